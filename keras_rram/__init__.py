@@ -1,0 +1,42 @@
+"""Train, evaluate, repair and deploy Keras models on fault-prone RRAM chips."""
+
+from keras_rram import constraints, faults, layers, roles
+from keras_rram.audit import Audit, audit
+from keras_rram.chips import Chip, erase, population
+from keras_rram.constraints import DropConnect
+from keras_rram.faults import Fault, FaultModel, StuckAtZero
+from keras_rram.layers import (
+    DropConnectConv2D,
+    DropConnectDense,
+    DropConnectDepthwiseConv2D,
+    DropConnectSeparableConv2D,
+    faulty_layers,
+    set_drop_rate,
+)
+from keras_rram.transform import bake, to_drop_connect
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Audit",
+    "Chip",
+    "DropConnect",
+    "DropConnectConv2D",
+    "DropConnectDense",
+    "DropConnectDepthwiseConv2D",
+    "DropConnectSeparableConv2D",
+    "Fault",
+    "FaultModel",
+    "StuckAtZero",
+    "audit",
+    "bake",
+    "constraints",
+    "erase",
+    "faults",
+    "faulty_layers",
+    "layers",
+    "population",
+    "roles",
+    "set_drop_rate",
+    "to_drop_connect",
+]

@@ -1,0 +1,1 @@
+"""Populations of chips: results, statistics, stop rule."""

@@ -1,0 +1,143 @@
+"""The kernels of a model, and a chip's faults, as NumPy arrays under one name each."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+
+from keras_rram.chips import Chip, Programmed, erase
+from keras_rram.faults import Fault
+from keras_rram.layers import DropConnectMixin, faulty_layers
+from keras_rram.transform import CONVERTIBLE
+
+# The kernel's axes that count output channels, for each kind of kernel.
+_OUTPUT_AXES = {"dense": (1,), "convolution": (3,), "depthwise": (2, 3)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kernel:
+    """One kernel as Keras stores it.
+
+    Attributes:
+        name: `layer/kernel`, as in `Chip.faults`.
+        kind: `"dense"`, `"convolution"` or `"depthwise"`.
+        values: float32 array in the layout of Keras.
+    """
+
+    name: str
+    kind: str
+    values: np.ndarray
+
+    @property
+    def layer(self) -> str:
+        """Name of the kernel's layer."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def output_axes(self) -> tuple[int, ...]:
+        """Axes of `values` that count output channels."""
+        return _OUTPUT_AXES[self.kind]
+
+
+def kernels_of(model: keras.Model) -> dict[str, Kernel]:
+    """Returns the kernels that chips act on, by name, as trained and free of faults.
+
+    Of a model without Drop-Connect layers, the kernels of all layers that have a Drop-Connect twin.
+
+    Raises:
+        ValueError: if the model has no such kernel.
+    """
+    layers = faulty_layers(model)
+    if not layers:
+        layers = {
+            layer.name: layer for layer in model._flatten_layers() if type(layer) in CONVERTIBLE
+        }
+    found = {}
+    for name, layer in layers.items():
+        for slot, variable in _variables(layer).items():
+            is_depthwise = slot == "depthwise_kernel" or isinstance(
+                layer, keras.layers.DepthwiseConv2D
+            )
+            kind = "convolution" if len(variable.shape) == 4 else "dense"
+            values = np.array(keras.ops.convert_to_numpy(variable), np.float32)
+            key = f"{name}/{slot}"
+            found[key] = Kernel(key, "depthwise" if is_depthwise else kind, values)
+    if not found:
+        raise ValueError(f"Model '{model.name}' has no kernel that a chip could hold.")
+    return found
+
+
+def chip_faults(chip: Chip, model: keras.Model) -> dict[str, Fault]:
+    """Returns what `chip.program(model)` would write, without writing it.
+
+    Unlike those of `Chip.faults`, the masks carry the scale of layers that rescale.
+    """
+    faults = chip.faults(model)
+    scales = _scales(chip, model, faults)
+    return {
+        name: fault
+        if scales.get(name, 1) == 1
+        else Fault(fault.mask * np.float32(scales[name]), fault.offset)
+        for name, fault in faults.items()
+    }
+
+
+def chip_gains(chips: Iterable[Chip], model: keras.Model) -> dict[str, float]:
+    """Returns the largest factor that chips scale their healthy weights by, where it is not 1.
+
+    Only layers with `DropConnect(rescale=True)` have one. An int8 file whose weights carry it
+    leaves room for the weights of every such chip.
+    """
+    gains: dict[str, float] = {}
+    if any(layer.drop_connect.rescale for layer in faulty_layers(model).values()):
+        for chip in chips:
+            for name, scale in _scales(chip, model, chip.faults(model)).items():
+                gains[name] = max(gains.get(name, 1.0), scale)
+    return {name: gain for name, gain in gains.items() if gain != 1}
+
+
+def fault_free(model: keras.Model, gains: Mapping[str, float] | None = None) -> Programmed:
+    """Makes a model healthy for a `with` block, its weights scaled by `gains`."""
+    healthy = erase(model)
+    for name, layer in faulty_layers(model).items():
+        for slot, mask in layer.fault_masks.items():
+            gain = (gains or {}).get(f"{name}/{slot}", 1.0)
+            if gain != 1:
+                mask.assign(np.full(mask.shape, gain, np.float32))
+    return healthy
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """Returns the SHA-256 of a model's trained weights, whatever chip is programmed in it."""
+    programmed = {
+        id(variable)
+        for layer in faulty_layers(model).values()
+        for variable in (
+            layer.drop_rate,
+            *layer.fault_masks.values(),
+            *layer.fault_offsets.values(),
+        )
+    }
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        if id(variable) not in programmed:
+            values = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+            digest.update(f"{values.dtype}{values.shape}".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _scales(chip: Chip, model: keras.Model, faults: Mapping[str, Fault]) -> dict[str, float]:
+    layers = faulty_layers(model)
+    return {
+        name: chip._scale(layers[name.rpartition("/")[0]], fault) for name, fault in faults.items()
+    }
+
+
+def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:
+    if isinstance(layer, DropConnectMixin):
+        return layer.kernels
+    slots = CONVERTIBLE[type(layer)].kernel_slots
+    return {slot: getattr(layer, slot) for slot in slots}

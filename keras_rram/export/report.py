@@ -1,0 +1,146 @@
+"""What is known about an exported file, and the sidecar that says it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from keras_rram import faults
+from keras_rram.chips import Chip
+from keras_rram.export.patch import StuckValues
+from keras_rram.export.verify import Verification
+from keras_rram.files import written_whole
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What all files of one export have in common.
+
+    Attributes:
+        model: name of the Keras model.
+        weights_sha256: SHA-256 of its trained weights.
+        parameters: number of its trained weights.
+        quantization: one of `QUANTIZATIONS`.
+        calibration: what the activation ranges come from; None where there are none.
+        gains: kernel name -> factor on the healthy weights, for layers that rescale.
+        command: the command line that made the export, if given.
+        commit: the version of the code that made it, if given.
+    """
+
+    model: str
+    weights_sha256: str
+    parameters: int
+    quantization: str
+    calibration: dict[str, Any] | None
+    gains: dict[str, float]
+    command: str | None
+    commit: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """One exported file.
+
+    Attributes:
+        path: the `.tflite` file.
+        sha256: of the file.
+        size: of the file, in bytes.
+        source: the model and how it was converted.
+        method: `"converted"`, or `"patched"` from the fault-free file.
+        chip: identity of the chip, see `chip_identity`; None for the fault-free model.
+        fault_rate: achieved fault rate over all kernels that a chip acts on, in `[0, 1]`.
+        verification: what running the file showed; None if only its bytes were checked.
+        stuck_values: how well the file holds stuck values other than zero; None without any.
+    """
+
+    path: pathlib.Path
+    sha256: str
+    size: int
+    source: Source
+    method: str
+    chip: dict[str, Any] | None
+    fault_rate: float
+    verification: Verification | None
+    stuck_values: StuckValues | None
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what an index says of the file, as plain values."""
+        return {
+            "file": self.path.name,
+            "sha256": self.sha256,
+            "size": self.size,
+            "method": self.method,
+            "chip": self.chip,
+            "fault_rate": self.fault_rate,
+            "verification": _plain(self.verification),
+            "stuck_values": _plain(self.stuck_values),
+        }
+
+    def sidecar(self) -> dict[str, Any]:
+        """Returns the content of the file's sidecar, as plain values."""
+        import keras_rram
+
+        return {
+            "format": FORMAT,
+            "project": "keras_rram",
+            "version": keras_rram.__version__,
+            **self.summary(),
+            **dataclasses.asdict(self.source),
+        }
+
+
+def sidecar_path(path: str | os.PathLike) -> pathlib.Path:
+    """Returns where the sidecar of a `.tflite` file is: beside it, with `.json` added."""
+    return pathlib.Path(f"{path}.json")
+
+
+def write_sidecar(report: ExportReport) -> None:
+    """Writes the sidecar of an exported file, whole or not at all."""
+    with written_whole(sidecar_path(report.path)) as temporary:
+        temporary.write_text(json.dumps(report.sidecar(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns the sidecar of a `.tflite` file, or None where there is none.
+
+    Raises:
+        ValueError: if there is one that cannot be understood.
+    """
+    place = sidecar_path(path)
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{place} is not a sidecar: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{place} is not a sidecar of this version (format {FORMAT}).")
+    return content
+
+
+def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
+    """Returns what a chip is, as plain values: fault model, seed and index, and a map's SHA-256."""
+    if chip is None:
+        return None
+    digest = None
+    if chip.measured is not None:
+        sha256 = hashlib.sha256()
+        for name, fault in sorted(chip.measured.items()):
+            sha256.update(name.encode())
+            sha256.update(fault.mask.tobytes())
+            sha256.update(b"" if fault.offset is None else fault.offset.tobytes())
+        digest = sha256.hexdigest()
+    return {
+        "fault_model": None if chip.fault_model is None else faults.serialize(chip.fault_model),
+        "seed": chip.seed,
+        "index": chip.index,
+        "measured_sha256": digest,
+    }
+
+
+def _plain(value: Any) -> dict[str, Any] | None:
+    return None if value is None else dataclasses.asdict(value)

@@ -1,0 +1,153 @@
+"""Is a chip's TFLite file what it should be? Byte by byte, and by running it."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_rram.export.errors import ExportError
+from keras_rram.export.patch import TFLitePatcher
+from keras_rram.export.runner import LiteRTModel
+from keras_rram.faults import Fault
+
+_KERAS_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """What a file must reach against the Keras model that holds the same chip.
+
+    Attributes:
+        max_difference: for float32 files: largest difference of any logit, relative to the largest
+            absolute logit of the Keras model (or to 1, if that is smaller).
+        agreement: for all others: least share of images with the same top-1 class.
+        accuracy: for all others: largest difference of accuracy, in `[0, 1]`; one image is allowed
+            where there are fewer than `1 / accuracy` of them.
+    """
+
+    max_difference: float = 1e-4
+    agreement: float = 0.98
+    accuracy: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What running a file showed, next to the Keras model that holds the same chip.
+
+    Attributes:
+        images: number of images.
+        agreement: share of images with the same top-1 class.
+        max_difference: largest difference of any logit, relative to `max(1, largest logit)`.
+        accuracy: top-1 accuracy of the file, in `[0, 1]`; None without labels.
+        keras_accuracy: likewise, of the Keras model.
+    """
+
+    images: int
+    agreement: float
+    max_difference: float
+    accuracy: float | None
+    keras_accuracy: float | None
+
+    def check(self, quantization: str, thresholds: Thresholds) -> None:
+        """Raises `ExportError` if the file does not reach the thresholds."""
+        if quantization == "float32":
+            if not self.max_difference <= thresholds.max_difference:
+                raise ExportError(
+                    f"The float32 file's logits differ from the Keras model's by "
+                    f"{self.max_difference:.2g} of the largest logit; at most "
+                    f"{thresholds.max_difference:.2g} was expected."
+                )
+            return
+        if self.agreement < thresholds.agreement:
+            raise ExportError(
+                f"The {quantization} file and the Keras model give the same class on "
+                f"{self.agreement:.1%} of {self.images} images; at least "
+                f"{thresholds.agreement:.1%} was expected. More calibration images may help, or "
+                "calibration on chips; a model near chance has no stable classes."
+            )
+        if self.accuracy is None or self.keras_accuracy is None:
+            return
+        allowed = max(thresholds.accuracy, 1 / self.images)
+        if abs(self.accuracy - self.keras_accuracy) > allowed + 1e-9:
+            raise ExportError(
+                f"The {quantization} file has an accuracy of {self.accuracy:.2%} and the Keras "
+                f"model of {self.keras_accuracy:.2%} on {self.images} images; at most "
+                f"{allowed:.2%} between them was expected."
+            )
+
+
+def compare(
+    model: keras.Model,
+    tflite: bytes | bytearray,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    threads: int = 1,
+) -> Verification:
+    """Runs a TFLite file in LiteRT and compares it with a Keras model as it is programmed now.
+
+    Args:
+        model: the Keras model, programmed with the file's chip.
+        tflite: bytes of the file.
+        images: float images `(n, ...)`, preprocessed as for the model.
+        labels: integer classes `(n,)`, for the accuracies.
+        threads: threads of the interpreter.
+
+    Raises:
+        ValueError: if the file cannot be run.
+    """
+    runner = LiteRTModel(tflite, threads=threads, batch_size=min(100, len(images)))
+    outputs = runner.predict(images)
+    expected = np.concatenate(
+        [
+            np.asarray(model.predict_on_batch(images[start : start + _KERAS_BATCH]))
+            for start in range(0, len(images), _KERAS_BATCH)
+        ]
+    )
+    if outputs.shape != expected.shape:
+        raise ExportError(f"The file has outputs {outputs.shape}, the model {expected.shape}.")
+    classes, expected_classes = outputs.argmax(-1), expected.argmax(-1)
+    return Verification(
+        images=len(images),
+        agreement=float(np.mean(classes == expected_classes)),
+        max_difference=float(np.abs(outputs - expected).max() / max(1.0, np.abs(expected).max())),
+        accuracy=None if labels is None else float(np.mean(classes == labels)),
+        keras_accuracy=None if labels is None else float(np.mean(expected_classes == labels)),
+    )
+
+
+def check_weights(
+    patcher: TFLitePatcher, tflite: bytes | bytearray, faults: Mapping[str, Fault]
+) -> None:
+    """Checks every byte of a patched file against its chip.
+
+    Each weight must be what the chip makes of the trained weight, in the file's quantization, and
+    all bytes that are not weights must be those of the fault-free file.
+
+    Raises:
+        ExportError: if a byte differs. The message names the kernel.
+    """
+    if len(tflite) != len(patcher.tflite):
+        raise ExportError(
+            f"The file has {len(tflite)} bytes; its fault-free file has {len(patcher.tflite)}."
+        )
+    same = np.frombuffer(tflite, np.uint8) == np.frombuffer(patcher.tflite, np.uint8)
+    expected = patcher.expected(faults)
+    for name, places in patcher.places.items():
+        for place in places:
+            # The bytes as the chip has them, weight by weight, in the kernel's own layout.
+            held = place.restore(place.view(tflite))
+            tolerance = 0 if place.is_integer else np.finfo(held.dtype).eps * np.abs(expected[name])
+            wrong = int((np.abs(held - expected[name].astype(np.float64)) > tolerance).sum())
+            wrong += int(np.isnan(held).sum())
+            if wrong:
+                raise ExportError(
+                    f"{wrong} of {held.size} weights of kernel '{name}' are not what the chip "
+                    "makes of them."
+                )
+            same[place.tensor.offset : place.tensor.offset + place.tensor.size] = True
+    if not same.all():
+        raise ExportError(
+            f"{int((~same).sum())} bytes that hold no weights differ from the fault-free file's, "
+            f"the first at {int(np.argmin(same))}."
+        )

@@ -1,0 +1,94 @@
+"""The fault of one kernel, and the protocol of the models that draw it."""
+
+import dataclasses
+import importlib
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What a chip does to one kernel: `effective = kernel * mask + offset`.
+
+    Attributes:
+        mask: float32 array of the kernel's shape; 1 where a weight is healthy, 0 where it is lost.
+        offset: float32 array of the kernel's shape, the value of a weight stuck elsewhere than at
+            zero; None where a fault model has none.
+    """
+
+    mask: np.ndarray
+    offset: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that the offset fits the mask."""
+        if self.offset is not None and self.offset.shape != self.mask.shape:
+            raise ValueError(
+                f"`offset` must have the shape of `mask`, {self.mask.shape}. "
+                f"Received: offset.shape={self.offset.shape}"
+            )
+
+    @property
+    def faulty(self) -> np.ndarray:
+        """Boolean array: which weights are not what was trained."""
+        faulty = self.mask != 1
+        return faulty if self.offset is None else faulty | (self.offset != 0)
+
+    @property
+    def rate(self) -> float:
+        """Achieved fault rate: the share of faulty weights, in `[0, 1]`."""
+        return float(np.mean(self.faulty)) if self.mask.size else 0.0
+
+    def apply(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns the kernel as this chip holds it."""
+        effective = kernel * self.mask
+        return effective if self.offset is None else effective + self.offset
+
+
+@runtime_checkable
+class FaultModel(Protocol):
+    """Draws the fault of one kernel. Implementations are frozen dataclasses of plain values.
+
+    Attributes:
+        rate: expected share of faulty weights, in `[0, 1)`.
+        needs_kernel: whether `sample` needs the kernel's values, as models of a cell do, where
+            what a stuck cell means depends on the weight's scale and sign.
+    """
+
+    @property
+    def rate(self) -> float: ...  # noqa: D102
+
+    @property
+    def needs_kernel(self) -> bool: ...  # noqa: D102
+
+    def sample(
+        self, shape: tuple[int, ...], rng: np.random.Generator, kernel: np.ndarray | None = None
+    ) -> Fault:
+        """Draws the fault of a kernel of `shape`, using nothing but `rng`'s randomness."""
+        ...
+
+
+def serialize(model: FaultModel) -> dict[str, Any]:
+    """Returns a fault model as plain values: its class and its fields."""
+    if not dataclasses.is_dataclass(model) or isinstance(model, type):
+        raise TypeError(f"Expected a fault model that is a dataclass. Received: {model!r}")
+    return {
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "config": dataclasses.asdict(model),
+    }
+
+
+def deserialize(config: dict[str, Any]) -> FaultModel:
+    """Returns the fault model that `serialize` described.
+
+    Raises:
+        ValueError: if the description names no fault model.
+    """
+    module_name, _, class_name = str(config.get("class", "")).rpartition(".")
+    # Only this package's own models: a chip file must not run code of its choice.
+    if not module_name.startswith("keras_rram.faults"):
+        raise ValueError(f"Expected a fault model of `keras_rram.faults`. Received: {config!r}")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)(**config["config"])
+    except (ImportError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"Not a fault model of this version: {config!r} ({error})") from error

@@ -1,0 +1,361 @@
+"""Keras layers whose kernels can be dropped in training and faulty on a chip.
+
+One mixin substitutes the *effective kernel*: `drop_connect(kernel)` in training, then
+`* fault_mask (+ fault_offset)` always. What remains of each layer is the operation, the bias and
+the activation of its Keras parent.
+"""
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import ops
+
+from keras_rram.constraints import DropConnect
+
+Tensor = Any
+
+if TYPE_CHECKING:
+    from keras import Layer as _MixinBase
+else:
+    _MixinBase = object
+
+
+def _as_drop_connect(value: Any) -> DropConnect | None:
+    """Returns a rate, a `DropConnect`, its serialized form or None as `DropConnect` or None."""
+    if value is None or isinstance(value, DropConnect):
+        return value
+    if isinstance(value, dict):
+        value = keras.saving.deserialize_keras_object(value)
+        if isinstance(value, DropConnect):
+            return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return DropConnect(value)
+    raise TypeError(
+        "`drop_connect` must be a rate in [0, 1), a `DropConnect` or None. "
+        f"Received: drop_connect={value!r} (of type {type(value).__name__})"
+    )
+
+
+def _stream_seed(seed: int, name: str) -> int:
+    """Derives a layer's own seed, so that layers that share one `DropConnect` differ."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+class DropConnectMixin(_MixinBase):
+    """Adds Drop-Connect and chip faults to a Keras layer; goes before the Keras class.
+
+    A subclass names its kernels in `kernel_slots` and takes them from `effective_kernel` in
+    `call`. With `drop_connect=None` the layer is its Keras parent: no mask, no further weight.
+
+    Attributes:
+        drop_connect: the layer's `DropConnect`, or None.
+        drop_rate: scalar non-trainable variable, the drop rate in use. A schedule assigns it
+            without any retracing.
+        fault_masks: kernel name -> non-trainable variable of the kernel's shape, ones when new.
+        fault_offsets: likewise, zeros when new; empty before `add_fault_offsets`.
+    """
+
+    kernel_slots: tuple[str, ...] = ("kernel",)
+    _constraint_arguments: tuple[str, ...] = ("kernel_constraint",)
+
+    def __init__(self, *args: Any, drop_connect: Any = None, **kwargs: Any):
+        has_offsets = kwargs.pop("fault_offsets", False)
+        super().__init__(*args, **kwargs)
+        self.drop_connect = self._resolve_drop_connect(_as_drop_connect(drop_connect))
+        self.drop_rate = None
+        self.fault_masks: dict[str, keras.Variable] = {}
+        self.fault_offsets: dict[str, keras.Variable] = {}
+        self._build_fault_offsets = has_offsets
+        if self.drop_connect is not None:
+            seed = self.drop_connect.seed
+            self.seed_generator = keras.random.SeedGenerator(
+                None if seed is None else _stream_seed(seed, self.name)
+            )
+
+    def _resolve_drop_connect(self, drop_connect: DropConnect | None) -> DropConnect | None:
+        """Takes a `DropConnect` out of the Keras constraint arguments, where it means the same."""
+        given = [
+            constraint
+            for name in self._constraint_arguments
+            if isinstance(constraint := getattr(self, name), DropConnect)
+        ]
+        for constraint in given:
+            if drop_connect is not None and drop_connect.get_config() != constraint.get_config():
+                raise ValueError(
+                    f"Layer '{self.name}' got two settings, {drop_connect.get_config()}"
+                    f" and {constraint.get_config()}. Give one, as `drop_connect=`."
+                )
+            drop_connect = constraint
+        for name in self._constraint_arguments:
+            if isinstance(getattr(self, name), DropConnect):
+                setattr(self, name, None)
+        return drop_connect
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the parent's weights, then the drop rate and one fault mask for each kernel."""
+        super().build(input_shape)
+        if self.drop_connect is None:
+            return
+        self._tracker.unlock()
+        self.drop_rate = self.add_weight(
+            name="drop_rate",
+            shape=(),
+            initializer=keras.initializers.Constant(self.drop_connect.rate),
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+        )
+        for slot, kernel in self.kernels.items():
+            self.fault_masks[slot] = self._add_fault_weight(slot, "mask", kernel, "ones")
+        if self._build_fault_offsets:
+            self.add_fault_offsets()
+        self._tracker.lock()
+
+    def _add_fault_weight(self, slot: str, kind: str, kernel: Any, initializer: str) -> Any:
+        return self.add_weight(
+            name=f"{slot.removesuffix('kernel')}fault_{kind}",
+            shape=kernel.shape,
+            initializer=initializer,
+            trainable=False,
+            dtype=kernel.dtype,
+        )
+
+    @property
+    def kernels(self) -> dict[str, keras.Variable]:
+        """Kernel name -> the stored variable, untouched by Drop-Connect and faults."""
+        # `Dense` and `BaseConv` keep the variable under a private name: their `kernel` is a tensor
+        # once LoRA is enabled.
+        return {slot: getattr(self, f"_{slot}", getattr(self, slot)) for slot in self.kernel_slots}
+
+    def add_fault_offsets(self) -> None:
+        """Adds the offsets that fault models with stuck-on cells need; no-op where they exist.
+
+        A function compiled earlier (`fit`, `predict`) does not see them: `Chip.program` calls this
+        and resets the model's compiled functions.
+        """
+        if self.fault_offsets:
+            return
+        if not self.fault_masks:
+            raise ValueError(
+                f"Layer '{self.name}' cannot hold fault offsets: it is not built, or was made with "
+                "`drop_connect=None`. Build it, or give it a drop rate (0 is enough)."
+            )
+        self._tracker.unlock()
+        for slot, kernel in self.kernels.items():
+            self.fault_offsets[slot] = self._add_fault_weight(slot, "offset", kernel, "zeros")
+        self._tracker.lock()
+        self._build_fault_offsets = True
+
+    def effective_kernel(self, slot: str = "kernel", training: bool | None = False) -> Tensor:
+        """Returns the kernel that the forward pass uses.
+
+        Args:
+            slot: kernel name, one of `kernel_slots`.
+            training: whether Drop-Connect applies.
+        """
+        kernel = getattr(self, slot)
+        if self.drop_connect is None:
+            return kernel
+        if isinstance(kernel, keras.Variable):
+            kernel = kernel.value  # the tensor, cast by the autocast of mixed precision
+        if training:
+            kernel = self.drop_connect(kernel, rate=self.drop_rate, seed=self.seed_generator)
+        kernel = kernel * ops.cast(self.fault_masks[slot], kernel.dtype)
+        if self.fault_offsets:
+            kernel = kernel + ops.cast(self.fault_offsets[slot], kernel.dtype)
+        return kernel
+
+    def _bias_and_activation(self, outputs: Tensor) -> Tensor:
+        if self.bias is not None:
+            bias = self.bias
+            if getattr(self, "data_format", None) == "channels_first":
+                bias = ops.reshape(bias, (1, -1) + (1,) * self.rank)
+            outputs = ops.add(outputs, bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    # `Dense` and `BaseConv` store the kernel and the bias only; these store all variables.
+    def save_own_variables(self, store: Any) -> None:
+        """Saves every variable, the drop rate and the fault masks included."""
+        if self.drop_connect is None:
+            super().save_own_variables(store)
+        else:
+            keras.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        if self.drop_connect is None:
+            super().load_own_variables(store)
+        else:
+            keras.Layer.load_own_variables(self, store)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses: a quantized call would bypass Drop-Connect and faults silently."""
+        if self.drop_connect is None:
+            super().quantize(*args, **kwargs)
+            return
+        raise NotImplementedError(
+            f"Layer '{self.name}' cannot be quantized in place: its faults would be lost. Make a "
+            "plain model with `keras_rram.bake(model)` and quantize that, or export int8 TFLite."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the parent's config with `drop_connect`."""
+        config = super().get_config()
+        config["drop_connect"] = keras.constraints.serialize(self.drop_connect)
+        if self._build_fault_offsets:
+            config["fault_offsets"] = True
+        return config
+
+
+@keras.saving.register_keras_serializable(package="keras_rram")
+class DropConnectDense(DropConnectMixin, keras.layers.Dense):
+    """`keras.layers.Dense` with Drop-Connect and chip faults on its kernel.
+
+    Args:
+        *args: arguments of `keras.layers.Dense`, likewise `**kwargs`.
+        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
+            At rate 0 nothing is dropped, but a chip can still be programmed.
+        **kwargs: see `*args`. `kernel_constraint=DropConnect(...)` means `drop_connect=`.
+
+    Example:
+
+    ```python
+    layer = keras_rram.layers.DropConnectDense(10, drop_connect=0.2)
+    outputs = layer(keras.ops.ones((2, 4)), training=True)
+    ```
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns `activation(inputs @ effective_kernel + bias)`."""
+        return self._bias_and_activation(
+            ops.matmul(inputs, self.effective_kernel(training=training))
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_rram")
+class DropConnectConv2D(DropConnectMixin, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with Drop-Connect and chip faults on its kernel.
+
+    Args:
+        *args: arguments of `keras.layers.Conv2D`, likewise `**kwargs`.
+        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
+            At rate 0 nothing is dropped, but a chip can still be programmed.
+        **kwargs: see `*args`. `kernel_constraint=DropConnect(...)` means `drop_connect=`.
+
+    Example:
+
+    ```python
+    layer = keras_rram.layers.DropConnectConv2D(32, 3, padding="same", drop_connect=0.2)
+    ```
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns `activation(convolution(inputs, effective_kernel) + bias)`."""
+        kernel = self.effective_kernel(training=training)
+        return self._bias_and_activation(self.convolution_op(inputs, kernel))
+
+
+@keras.saving.register_keras_serializable(package="keras_rram")
+class DropConnectDepthwiseConv2D(DropConnectMixin, keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with Drop-Connect and chip faults on its kernel.
+
+    Args:
+        *args: arguments of `keras.layers.DepthwiseConv2D`, likewise `**kwargs`.
+        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
+            At rate 0 nothing is dropped, but a chip can still be programmed.
+        **kwargs: see `*args`. `depthwise_constraint=DropConnect(...)` means `drop_connect=`.
+
+    Example:
+
+    ```python
+    layer = keras_rram.layers.DropConnectDepthwiseConv2D(3, strides=2, drop_connect=0.2)
+    ```
+    """
+
+    _constraint_arguments = ("depthwise_constraint",)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns `activation(depthwise_convolution(inputs, effective_kernel) + bias)`."""
+        outputs = ops.depthwise_conv(
+            inputs,
+            self.effective_kernel(training=training),
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+        return self._bias_and_activation(outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_rram")
+class DropConnectSeparableConv2D(DropConnectMixin, keras.layers.SeparableConv2D):
+    """`keras.layers.SeparableConv2D` with Drop-Connect and chip faults on both kernels.
+
+    Args:
+        *args: arguments of `keras.layers.SeparableConv2D`, likewise `**kwargs`.
+        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
+            At rate 0 nothing is dropped, but a chip can still be programmed.
+        **kwargs: see `*args`. `DropConnect` as `depthwise_constraint` or `pointwise_constraint`
+            means `drop_connect=`, for both kernels.
+
+    Example:
+
+    ```python
+    layer = keras_rram.layers.DropConnectSeparableConv2D(32, 3, drop_connect=0.2)
+    ```
+    """
+
+    kernel_slots = ("depthwise_kernel", "pointwise_kernel")
+    _constraint_arguments = ("depthwise_constraint", "pointwise_constraint")
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns `activation(separable_convolution(inputs, effective kernels) + bias)`."""
+        outputs = ops.separable_conv(
+            inputs,
+            self.effective_kernel("depthwise_kernel", training=training),
+            self.effective_kernel("pointwise_kernel", training=training),
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+        return self._bias_and_activation(outputs)
+
+
+def faulty_layers(model: keras.Layer) -> dict[str, Any]:
+    """Returns the Drop-Connect layers of a model, by name, in the order of the model.
+
+    Layers of nested models and of subclassed models count; those with `drop_connect=None` do not.
+
+    Raises:
+        ValueError: if two different layers share a name, since a chip knows layers by name.
+    """
+    found: dict[str, Any] = {}
+    for layer in model._flatten_layers():
+        if not isinstance(layer, DropConnectMixin) or layer.drop_connect is None:
+            continue
+        if found.setdefault(layer.name, layer) is not layer:
+            raise ValueError(
+                f"Two layers of model '{model.name}' are named '{layer.name}'. A chip assigns "
+                "faults by layer name: give each layer its own."
+            )
+    return found
+
+
+def set_drop_rate(model: keras.Layer, rate: float) -> None:
+    """Assigns one drop rate to every Drop-Connect layer of a built model, without retracing.
+
+    Raises:
+        ValueError: if `rate` is outside `[0, 1)`, or if the model has no Drop-Connect layer.
+    """
+    rate = DropConnect(rate).rate
+    layers = faulty_layers(model)
+    if not layers:
+        raise ValueError(
+            f"Model '{model.name}' has no Drop-Connect layer to set a drop rate on. Convert it "
+            "with `to_drop_connect(model, rate)` first."
+        )
+    for layer in layers.values():
+        layer.drop_rate.assign(rate)

@@ -1,0 +1,117 @@
+"""ResNet20 for CIFAR-10, with any of its 18 convolutions replaced by a linear bottleneck."""
+
+from collections.abc import Iterable
+
+import keras
+
+from keras_rram.constraints import DropConnect
+from keras_rram.models.blocks import (
+    DATA_FORMAT,
+    SHORTCUTS,
+    Placement,
+    basic_block,
+    check_choice,
+    check_input_shape,
+    check_positive,
+    conv_bn,
+)
+
+# One row for each basic block: filters as a multiple of the width, and stride.
+BLOCKS = ((1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
+CONVOLUTIONS = 2 * len(BLOCKS)
+
+
+def resnet20(
+    replaced: Iterable[int] = (),
+    drop_connect: float | DropConnect | None = None,
+    scope: str | Iterable[str] = "blocks",
+    expansion: int = 6,
+    shortcut: str = "A",
+    width: int = 16,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    name: str | None = None,
+) -> keras.Model:
+    """Builds ResNet20, with chosen convolutions replaced by linear bottlenecks.
+
+    Use it to find which convolutions can move to faulty hardware. The stem is convolution 0 and
+    stays; the two convolutions of the nine basic blocks are numbered 1 to 18. Convolutions 7 and 13
+    have stride 2, and so do the bottlenecks that replace them.
+
+    Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2
+    (https://arxiv.org/abs/1512.03385), 20 layers. Numbering and replacement: "Exploration of Linear
+    Bottleneck Architecture for RRAM Fault-tolerant Deep Learning" (2024), figures 1D and 4.
+
+    Args:
+        replaced: numbers of the replaced convolutions, each 1 to 18.
+        drop_connect: drop rate in `[0, 1)` or `DropConnect`; None for plain Keras layers.
+        scope: roles that drop, if `drop_connect` is given: "blocks" (all kernels of the
+            bottlenecks), "depthwise", "convolutions" (of the whole network), "all", or any set of
+            roles.
+        expansion: expansion of the bottlenecks.
+        shortcut: "A" (no parameters) or "projection", see `basic_block`.
+        width: filters of the stem and of the first three blocks; the others have 2 and 4 times as
+            many.
+        input_shape: `(height, width, channels)` of the images.
+        classes: number of classes.
+        name: name of the model.
+
+    Returns:
+        A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
+        kernel layers are `stem`, `c01_conv` to `c18_conv`, `head`; a replaced convolution 7 is
+        `c07_expand`, `c07_depthwise`, `c07_project`, a projection `c07_shortcut`.
+
+    Raises:
+        ValueError: if an argument is out of range, a number comes twice, or `drop_connect` cannot
+            take effect.
+
+    Example:
+    ```python
+    model = keras_rram.models.resnet20(replaced=(4, 10, 16), drop_connect=0.3)
+    model = keras_rram.models.resnet20(drop_connect=0.2, scope="convolutions")
+    ```
+    """
+    numbers = _checked_numbers(replaced)
+    check_positive(expansion=expansion, width=width, classes=classes)
+    check_choice("shortcut", shortcut, SHORTCUTS)
+    shape = check_input_shape(input_shape, 4, "two of its blocks halve the image")
+    placement = Placement(drop_connect, scope)
+
+    inputs = x = keras.Input(shape, name="image")
+    x = conv_bn(x, width, 3, role="stem", name="stem", placement=placement)
+    x = keras.layers.ReLU(name="stem_relu")(x)
+    for block, (multiple, stride) in enumerate(BLOCKS):
+        first, second = 2 * block + 1, 2 * block + 2
+        x = basic_block(
+            x,
+            multiple * width,
+            stride,
+            names=(f"c{first:02d}", f"c{second:02d}"),
+            replaced=(first in numbers, second in numbers),
+            shortcut=shortcut,
+            expansion=expansion,
+            placement=placement,
+        )
+    x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
+    outputs = placement.dense(classes, kernel_initializer="he_normal", name="head")(x)
+    return placement.checked(keras.Model(inputs, outputs, name=name or "resnet20"))
+
+
+def _checked_numbers(replaced: Iterable[int]) -> tuple[int, ...]:
+    if isinstance(replaced, int | str) or not isinstance(replaced, Iterable):
+        raise ValueError(
+            "`replaced` must be several numbers of convolutions, say (10,). "
+            f"Received: replaced={replaced!r}"
+        )
+    numbers = tuple(replaced)
+    for number in numbers:
+        if isinstance(number, bool) or number not in range(1, CONVOLUTIONS + 1):
+            raise ValueError(
+                f"`replaced` must hold integers from 1 to {CONVOLUTIONS}. "
+                f"Received: replaced={numbers!r}"
+            )
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(
+            f"`replaced` must name each convolution once. Received: replaced={numbers!r}"
+        )
+    return numbers
