@@ -156,7 +156,8 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
         # A twin's weights begin with those of its plain layer; its drop rate is its own.
         for variable, value in zip(new.weights, old.weights, strict=False):
             if value is not getattr(old, "drop_rate", None):
-                variable.assign(effective.get(id(value), value))
+                # By way of NumPy: JAX arrays would be shared, and training gives them away.
+                variable.assign(keras.ops.convert_to_numpy(effective.get(id(value), value)))
 
 
 def _is_programmable(layer: keras.Layer) -> bool:

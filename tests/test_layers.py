@@ -25,10 +25,11 @@ TWINS = {
     keras.layers.SeparableConv2D: layers.DropConnectSeparableConv2D,
 }
 
+FIRST_OF_EACH_LAYER = list({case.values[0].twin: case for case in reversed(CASES)}.values())
+
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("drop_connect", [0.3, None])
-def test_keras_layer_harness(case, drop_connect):
+def test_keras_layer_harness(case, drop_connect=0.3):
     skip_unsupported(case)
     # TensorFlow has neither XLA's nor half precision's channels_first convolutions on a CPU.
     TestCase().run_layer_test(
@@ -38,6 +39,11 @@ def test_keras_layer_harness(case, drop_connect):
         run_training_check=not case.channels_first,
         run_mixed_precision_check=not case.channels_first,
     )
+
+
+@pytest.mark.parametrize("case", FIRST_OF_EACH_LAYER)
+def test_keras_layer_harness_without_drop_connect(case):
+    test_keras_layer_harness(case, drop_connect=None)
 
 
 @pytest.mark.parametrize("case", CASES)

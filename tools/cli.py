@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 # Before TensorFlow is imported, or its start-up messages drown the tool's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -82,3 +83,23 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+def load_model(path: str | None) -> Any:
+    """Returns the Keras model of a `.keras` file.
+
+    Raises:
+        ValueError: if the file is missing or holds no model.
+    """
+    if not path:
+        raise ValueError("--model is missing: name a .keras file.")
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"--model='{path}': there is no such file.")
+    import keras
+
+    import keras_rram  # noqa: F401  (registers the layers that the file may hold)
+
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:
+        raise ValueError(f"--model='{path}' cannot be loaded: {error}") from error

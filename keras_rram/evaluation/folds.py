@@ -65,15 +65,15 @@ def power_of_two(limit: int) -> int:
     return 1 << (int(limit).bit_length() - 1)
 
 
-def fold_of(chip: int, folds: int) -> int:
+def fold_of(chip: np.ndarray | int, folds: int):
     """The fold whose images chip number `chip` answers: pairs of chips share one, in rotation.
 
     Args:
-        chip: Index of the chip, at least 0.
+        chip: Index of the chip, at least 0, or an array of them.
         folds: Number of folds.
 
     Returns:
-        The fold, 0 to `folds - 1`.
+        The fold of each, 0 to `folds - 1`.
 
     Example:
         >>> [fold_of(chip, 2) for chip in range(6)]

@@ -1,19 +1,22 @@
 """When to stop: chips and images are spent where they narrow the interval of the mean most.
 
-A pilot of a few chips on a few images each estimates three variances: between chips (s_c^2), between
-images (s_i^2), and their interaction (s_e^2). On M folds of n = N / M images (`folds.py`), K chips
-that use all folds equally often give `Var(mean) = (s_c^2 + (1 - 1 / M) s_e^2 / n) / K`; the rule
-takes the cheapest (K, M) that reaches the wanted half-width, where a chip costs as much as
+A pilot of a few chips on a few images each estimates three variances: between chips (s_c^2),
+between images (s_i^2), and their interaction (s_e^2). On M folds of n = N / M images (`folds.py`),
+K chips that use all folds equally often give `Var(mean) = (s_c^2 + (1 - 1 / M) s_e^2 / n) / K`; the
+rule takes the cheapest (K, M) that reaches the wanted half-width, where a chip costs as much as
 `chip_overhead_images + n` images. With no overhead and no cap that is
 `n = sqrt(chip_overhead_images * s_e^2 / s_c^2)` (Cochran, "Sampling Techniques" (1977), equation
 10.26). The rule then looks again, and goes on where the interval is still too wide.
 
+Variances from a pilot are rough, so one look adds at most three times the chips that there are: a
+survey, if the target needs more than that.
+
 Looking more than once is paid for by spending the error probability over the looks (Lan and DeMets,
-Biometrika 70 (1983) 659): a tenth at the pilot, then at each look 60 percent of what is left, and
-all of it at a last look. Each share is fixed before its look, so by the union bound the interval
-misses with at most `1 - confidence`, whenever the rule stops; each interval is that of
-`fold_interval`. The sizes of later looks depend on variances alone, as in Stein's two-stage
-procedure (Ann. Math. Stat. 16 (1945) 243).
+Biometrika 70 (1983) 659): of what is left, 5 percent at a pilot or survey, three quarters at a look
+that should reach the target, and all of it at a last look. Each share is fixed before its look, so
+by the union bound the interval misses with at most `1 - confidence`, whenever the rule stops; each
+interval is that of `fold_interval`. The sizes of later looks depend on variances alone, as in
+Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243).
 
 This is a rule for the mean. Quantiles, the worst chip and yield are about single chips, each of
 which then needs all images; `smallest_population` says how many chips.
@@ -21,16 +24,20 @@ which then needs all images; `smallest_population` says how many chips.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from keras_rram.evaluation.folds import fold_interval, fold_of, power_of_two
+from keras_rram.evaluation.planning import Components, chips_needed, components, design_variance
 from keras_rram.evaluation.statistics import Images, Interval, check_confidence, check_images
 
-PILOT_SHARE = 0.1  # of the error probability
-LOOK_SHARE = 0.6  # of what is left
+SURVEY_SHARE = 0.05  # of the error probability that is left, where reaching the target is unlikely
+LOOK_SHARE = 0.75  # where the target should be reached
+SURVEY_GROWTH = 4  # times the chips so far
+LEAST_GROWTH = 1.1  # the same, so that looks do not crawl
+MARGIN = 1.1  # on the variance that a design is planned for
 AS_GOOD = 1.1  # variance that a cheaper design may have over the best one, where no design suffices
 
 
@@ -81,25 +88,6 @@ class Done:
     chips: int
     folds: int
     images: int
-
-
-@dataclass(frozen=True)
-class Components:
-    """Variances for planning, from chips on folds; see `components`.
-
-    Attributes:
-        chip: Variance between chips of their accuracy on the whole test set.
-        image: Variance of the difficulty of images, differences between strata included.
-        interaction: Variance of what remains.
-        df: Degrees of freedom of `chip`.
-        mean: Mean accuracy.
-    """
-
-    chip: float
-    image: float
-    interaction: float
-    df: int
-    mean: float
 
 
 @dataclass(frozen=True)
@@ -162,17 +150,18 @@ class StopRule:
                     f"expected {name} >= {least}. Received: {name}={getattr(self, name)} "
                     "(fewer say nothing about the spread)"
                 )
-        if self.pilot_images < 1 or self.chip_overhead_images < 0:
+        if self.pilot_images < 2 or self.chip_overhead_images < 0:
             raise ValueError(
-                "expected pilot_images >= 1 and chip_overhead_images >= 0. Received: "
+                "expected pilot_images >= 2 and chip_overhead_images >= 0. Received: "
                 f"pilot_images={self.pilot_images}, "
                 f"chip_overhead_images={self.chip_overhead_images}"
             )
         pilot = self.first_plan()
-        if pilot.chips * pilot.images_per_chip > self._images_cap:
+        least = pilot.chips * math.ceil(self.test_images / pilot.folds)
+        if least > self._images_cap:
             raise ValueError(
-                f"expected max_images >= {pilot.chips * pilot.images_per_chip}, what the pilot "
-                f"takes. Received: max_images={self.max_images} (raise it or lower pilot_images)"
+                f"expected max_images >= {least}, what the pilot takes. Received: "
+                f"max_images={self.max_images} (raise it or lower pilot_images)"
             )
 
     @property
@@ -182,10 +171,10 @@ class StopRule:
 
     def first_plan(self) -> Plan:
         """Returns the pilot: few chips, few images each."""
-        chips = min(self.pilot_chips, self.max_chips)
+        chips = min(self.pilot_chips, self.max_chips) // 2 * 2
         folds = power_of_two(self.test_images // min(self.pilot_images, self.test_images))
         alpha = 1 - self.confidence
-        error = PILOT_SHARE * alpha
+        error = SURVEY_SHARE * alpha
         return Plan(chips, folds, self.test_images // folds, 1, error, alpha - error)
 
     def next(self, plan: Plan, correct: Sequence[np.ndarray]) -> Plan | Done:
@@ -231,6 +220,9 @@ class StopRule:
                 f"half-width {interval.half_width:.5f} is what the caps on chips "
                 f"({self.max_chips}) and images ({self._images_cap}) allow"
             )
+            if self.images == "new":
+                share = self._image_term(found) ** 0.5
+                reason += f"; {self.test_images} test images alone leave a deviation of {share:.5f}"
             return Done(False, reason, interval, plan.chips, plan.folds, spent)
         return following
 
@@ -249,38 +241,59 @@ class StopRule:
     def _plan(self, plan: Plan, found: Components) -> Plan | None:
         """The cheapest design that should reach the target, else the best within the caps."""
         error = LOOK_SHARE * plan.remaining
-        quantile = float(stats.t.ppf(1 - error / 2, max(plan.chips, 30)))
-        wanted = (self.target_half_width / quantile) ** 2 - self._image_term(found)
-        designs = []
-        for power in range(plan.folds.bit_length()):
-            folds = 1 << power
-            cap = min(self.max_chips, self._images_cap // math.ceil(self.test_images / folds))
-            chips = chips_needed(found, folds, self.test_images, wanted)
-            chips = max(chips, plan.chips + (folds == plan.folds))
-            if chips <= (most := _whole_rotations(cap, folds)):
-                designs.append((self._cost(plan, chips, folds), chips, folds))
-            elif most >= plan.chips and (most, folds) != (plan.chips, plan.folds):
-                designs.append((math.inf, most, folds))
-        reachable = [design for design in designs if design[0] < math.inf]
-        if reachable:
-            _, chips, folds = min(reachable)
-            chips = _round_up(chips, folds)
+        quantile = float(stats.t.ppf(1 - error / 2, plan.chips))
+        wanted = (self.target_half_width / quantile) ** 2 / MARGIN - self._image_term(found)
+        options = [folds for folds in _halvings(plan.folds) if self._cap(folds) >= plan.chips]
+        # Folds that were joined cannot be parted again: join them on a cautious estimate only.
+        size = self.test_images / plan.folds
+        doubt = math.sqrt(2 / found.df) * (found.chip + found.interaction / size)
+        cautious = replace(found, chip=found.chip + doubt)
+        for guess in (cautious, found):
+            needs = {folds: self._chips(guess, folds, wanted, plan) for folds in options}
+            reach = [folds for folds in options if needs[folds] <= self._cap(folds)]
+            if reach:
+                folds = min(reach, key=lambda f: self._cost(plan, needs[f], f))
+                chips = self._chips(found, folds, wanted, plan)
+                break
+        else:
+            folds, chips = self._best(plan, found, options)
+        survey = min(SURVEY_GROWTH * plan.chips, self._cap(plan.folds))
+        rough = plan.look == 1 and (folds < plan.folds or not reach)
+        if survey > plan.chips and (rough or reach and chips > SURVEY_GROWTH * plan.chips):
+            return self._numbered(plan, survey, plan.folds, SURVEY_SHARE * plan.remaining, False)
+        if reach:
             return self._numbered(plan, chips, folds, error, False)
-        if not designs:
+        if (chips, folds) == (plan.chips, plan.folds):
             return None
-        variances = [design_variance(found, k, folds, self.test_images) for _, k, folds in designs]
-        good = [
-            (self._cost(plan, chips, folds), chips, folds)
-            for (_, chips, folds), variance in zip(designs, variances, strict=True)
-            if variance <= AS_GOOD * min(variances)
-        ]
-        _, chips, folds = min(good)
         return self._numbered(plan, chips, folds, plan.remaining, True)
 
+    def _cap(self, folds: int) -> int:
+        """The most chips on this many folds: whole pairs, unless all see all images."""
+        cap = min(self.max_chips, self._images_cap // math.ceil(self.test_images / folds))
+        return cap if folds == 1 else cap // 2 * 2
+
+    def _chips(self, found: Components, folds: int, wanted: float, plan: Plan) -> int:
+        least = LEAST_GROWTH * plan.chips if folds == plan.folds else plan.chips
+        return max(
+            chips_needed(found, folds, self.test_images, wanted, self._cap(folds)),
+            math.ceil(least / 2) * 2 if folds > 1 else math.ceil(least),
+        )
+
+    def _best(self, plan: Plan, found: Components, options: list[int]) -> tuple[int, int]:
+        """Folds and chips of the cheapest design that is about as good as the best."""
+        variances = {
+            folds: design_variance(found, self._cap(folds), folds, self.test_images)
+            for folds in options
+        }
+        limit = AS_GOOD * min(variances.values())
+        good = [folds for folds in options if variances[folds] <= limit]
+        folds = min(good, key=lambda f: self._cost(plan, self._cap(f), f))
+        return folds, self._cap(folds)
+
     def _cost(self, plan: Plan, chips: int, folds: int) -> float:
+        """Cost of going on, in images: a chip that gets more images is programmed again."""
         each = self.chip_overhead_images + self.test_images / folds
-        more = self.test_images / folds - plan.images_per_chip if folds != plan.folds else 0.0
-        again = (self.chip_overhead_images + more) * plan.chips if folds != plan.folds else 0.0
+        again = 0.0 if folds == plan.folds else plan.chips * (each - plan.images_per_chip)
         return (chips - plan.chips) * each + again
 
     def _numbered(self, plan: Plan, chips: int, folds: int, error: float, last: bool) -> Plan:
@@ -288,93 +301,5 @@ class StopRule:
         return Plan(chips, folds, images, plan.look + 1, error, plan.remaining - error, last)
 
 
-def components(correct: Sequence[np.ndarray], folds: int) -> Components:
-    """Estimates the three variances from chips that share folds in pairs, by moments.
-
-    Within each fold, the chips x images matrix has the mean squares of a two-way analysis of
-    variance (Searle, Casella, McCulloch, "Variance Components" (1992), section 4.5), pooled here
-    over folds with two chips or more. Where all answers are alike, the interaction is that of one
-    wrong answer among them, so that nothing is planned from a variance of zero.
-
-    Args:
-        correct: One boolean vector for each chip, chip k on fold `fold_of(k, folds)`.
-        folds: Number of folds.
-
-    Returns:
-        The `Components`.
-    """
-    groups: dict[int, list[np.ndarray]] = {}
-    for chip, answers in enumerate(correct):
-        groups.setdefault(fold_of(chip, folds), []).append(np.asarray(answers, dtype=np.float64))
-    chip_squares = image_squares = residual_squares = 0.0
-    chip_df = image_df = residual_df = 0
-    answers_seen, weight = 0, 0.0
-    for rows in groups.values():
-        matrix = np.stack(rows)
-        count, size = matrix.shape
-        answers_seen += matrix.size
-        if count < 2 or size < 2:
-            continue
-        mean = matrix.mean()
-        a = size * float(np.sum((matrix.mean(1) - mean) ** 2))
-        b = count * float(np.sum((matrix.mean(0) - mean) ** 2))
-        chip_squares += a
-        image_squares += b
-        residual_squares += float(np.sum((matrix - mean) ** 2)) - a - b
-        chip_df += count - 1
-        image_df += size - 1
-        residual_df += (count - 1) * (size - 1)
-        weight += count * (size - 1)
-    size = answers_seen / len(correct)
-    mean = float(np.mean([np.mean(answers) for answers in correct]))
-    alone = min(mean, 1 - mean) or 0.5 / answers_seen
-    e = max(residual_squares / residual_df, 0.0) or alone * (1 - alone)
-    chips_each = weight / image_df
-    return Components(
-        max((chip_squares / chip_df - (1 - 1 / folds) * e) / size, 0.0),
-        max((image_squares / image_df - e) / chips_each, 0.0),
-        e,
-        chip_df,
-        mean,
-    )
-
-
-def design_variance(found: Components, chips: int, folds: int, test_images: int) -> float:
-    """Variance of the mean over this test set for `chips` chips on `folds` folds.
-
-    `m = min(folds, chips / 2)` folds are used: `(1 - m / M) (s_B^2 + s_2^2 m / K) / m + (m / M)
-    s_2^2 / K`, with `s_2^2 = s_c^2 + (1 - 1 / M) s_e^2 / n` and `s_B^2 = (1 - 1 / M) s_i^2 / n`,
-    the expectation of what `fold_interval` estimates.
-    """
-    used = min(folds, max(chips // 2, 1))
-    left = (1 - 1 / folds) * folds / test_images
-    within, between = found.chip + left * found.interaction, left * found.image
-    part = used / folds
-    return (1 - part) * (between / used + within / chips) + part * within / chips
-
-
-def chips_needed(found: Components, folds: int, test_images: int, variance: float) -> int:
-    """The fewest chips for which `design_variance` is at most `variance`, in whole rotations.
-
-    Returns:
-        An even number up to one rotation (`2 * folds`), then a multiple of it; a number above any
-        cap where the variance is not positive.
-    """
-    if variance <= 0:
-        return 1 << 62
-    left = (1 - 1 / folds) * folds / test_images
-    within, between = found.chip + left * found.interaction, left * found.image
-    pairs = (between + within / 2) / (variance + between / folds)
-    if pairs < folds:
-        return 2 * max(math.ceil(pairs), 1)
-    return _round_up(math.ceil(within / variance), folds)
-
-
-def _round_up(chips: int, folds: int) -> int:
-    step = 1 if folds == 1 else 2 if chips <= 2 * folds else 2 * folds
-    return -(-chips // step) * step
-
-
-def _whole_rotations(cap: int, folds: int) -> int:
-    step = 1 if folds == 1 else 2 if cap < 2 * folds else 2 * folds
-    return cap // step * step
+def _halvings(folds: int) -> list[int]:
+    return [folds >> power for power in range(folds.bit_length())]

@@ -27,7 +27,7 @@ def quantize_int8(float_files: Iterable[bytes | bytearray], images: np.ndarray) 
         ExportError: if TensorFlow fails to quantize, or has no longer the functions for it.
     """
     try:
-        # Not public, but what `TFLiteConverter` itself calls; there is no public way to give ranges.
+        # Not public, but what `TFLiteConverter` calls: there is no public way to give ranges.
         import tensorflow as tf
         from tensorflow.lite.python import schema_py_generated as schema
         from tensorflow.lite.python.convert import mlir_quantize
@@ -54,9 +54,7 @@ def quantize_int8(float_files: Iterable[bytes | bytearray], images: np.ndarray) 
             if joined is None:
                 raise ValueError("Expected at least one file. Received none.")
             packed = bytes(flatbuffer_utils.convert_object_to_bytearray(joined))
-            return bytes(
-                mlir_quantize(packed, input_data_type=tf.int8, output_data_type=tf.int8)
-            )
+            return bytes(mlir_quantize(packed, input_data_type=tf.int8, output_data_type=tf.int8))
         except (RuntimeError, AttributeError, TypeError) as error:
             raise ExportError(f"int8 quantization failed: {error} {messages()[:300]}") from error
 

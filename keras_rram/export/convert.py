@@ -64,9 +64,7 @@ def convert(
     signature = [keras.InputSpec(shape=shape, dtype=plain.inputs[0].dtype)]
     with tempfile.TemporaryDirectory(prefix="keras_rram_") as folder, quiet() as messages:
         try:
-            plain.export(
-                folder, format="tf_saved_model", verbose=False, input_signature=signature
-            )
+            plain.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
             return bytes(make_converter(folder, quantization, images).convert())
         # The converter raises bare `Exception`s of many classes for what it cannot translate.
         except Exception as error:
@@ -109,7 +107,7 @@ def check_calibration(
     """
     if quantization not in QUANTIZATIONS:
         raise ValueError(
-            f"`quantization` must be one of {QUANTIZATIONS}. Received: quantization={quantization!r}"
+            f"`quantization` must be one of {QUANTIZATIONS}. Received: {quantization!r}"
         )
     if quantization not in ("int8", "int16x8"):
         if calibration is not None:

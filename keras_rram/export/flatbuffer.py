@@ -18,7 +18,7 @@ def _names(enumeration: type) -> dict[int, str]:
 
 _OPERATORS = _names(schema.BuiltinOperator)
 _TYPES = _names(schema.TensorType)
-_DTYPES = {
+_DTYPES: dict[str, np.dtype] = {
     "FLOAT32": np.dtype("<f4"),
     "FLOAT16": np.dtype("<f2"),
     "INT8": np.dtype("i1"),
@@ -117,8 +117,17 @@ def parse(data: bytes | bytearray) -> Graph:
     try:
         graph = _parse(data)
     # Whatever a reader of damaged offsets can run into; FlatBuffers has no verifier in Python.
-    except (struct.error, ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
-        raise ValueError(f"A damaged or truncated TFLite file ({len(data)} bytes): {error}") from None
+    except (
+        struct.error,
+        ValueError,
+        IndexError,
+        TypeError,
+        OverflowError,
+        AttributeError,
+    ) as error:
+        raise ValueError(
+            f"A damaged or truncated TFLite file ({len(data)} bytes): {error}"
+        ) from None
     return graph
 
 

@@ -74,11 +74,15 @@ def chip_faults(chip: Chip, model: keras.Model) -> dict[str, Fault]:
 
     Unlike those of `Chip.faults`, the masks carry the scale of layers that rescale.
     """
-    faults = chip.faults(model)
+    return rescaled(chip, model, chip.faults(model))
+
+
+def rescaled(chip: Chip, model: keras.Model, faults: Mapping[str, Fault]) -> dict[str, Fault]:
+    """Returns a chip's faults with the scale of layers that rescale in their masks."""
     scales = _scales(chip, model, faults)
     return {
         name: fault
-        if scales.get(name, 1) == 1
+        if scales[name] == 1
         else Fault(fault.mask * np.float32(scales[name]), fault.offset)
         for name, fault in faults.items()
     }

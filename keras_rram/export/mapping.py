@@ -104,7 +104,7 @@ def find_places(
         ValueError: if `tflite` is not a TFLite file.
     """
     graph = parse(tflite)
-    weights = _weight_tensors(graph)
+    weights = [tensor for tensor, _ in weight_tensors(graph)]
     claims = [
         place
         for kernel in kernels.values()
@@ -181,21 +181,21 @@ def _fit(
     return factor if (error(factor) <= _FITTED_ROUNDING).all() else None
 
 
-def _weight_tensors(graph: Graph) -> list[Tensor]:
-    """Returns the tensors with data that operators use as weights."""
+def weight_tensors(graph: Graph) -> list[tuple[Tensor, str]]:
+    """Returns the tensors with data that operators use as weights, and the operators' names."""
     dequantized = {
         operator.outputs[0]: operator.inputs[0]
         for operator in graph.operators
         if operator.name == "DEQUANTIZE"
     }
-    numbers = {
-        dequantized.get(operator.inputs[position], operator.inputs[position])
-        for operator in graph.operators
-        for position in _WEIGHT_INPUTS.get(operator.name, ())
-        if position < len(operator.inputs) and operator.inputs[position] >= 0
-    }
-    tensors = (graph.tensors[number] for number in sorted(numbers))
-    return [tensor for tensor in tensors if tensor.size and tensor.type in _DTYPES]
+    users: dict[int, str] = {}
+    for operator in graph.operators:
+        for position in _WEIGHT_INPUTS.get(operator.name, ()):
+            if position < len(operator.inputs):
+                number = operator.inputs[position]
+                users.setdefault(dequantized.get(number, number), operator.name)
+    found = [(graph.tensors[number], name) for number, name in users.items() if number >= 0]
+    return [(tensor, name) for tensor, name in found if tensor.size and tensor.type in _DTYPES]
 
 
 def _resolve(places: list[Place]) -> list[Place]:

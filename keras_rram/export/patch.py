@@ -1,13 +1,15 @@
 """Chips written into the weight bytes of one converted TFLite file."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import keras
 import numpy as np
 
 from keras_rram.chips import Chip
-from keras_rram.export.convert import convert
+from keras_rram.export.calibration import quantize_int8
+from keras_rram.export.convert import check_calibration, convert
 from keras_rram.export.errors import UnmappableError
 from keras_rram.export.kernels import chip_faults, fault_free, kernels_of
 from keras_rram.export.mapping import Place, find_places
@@ -89,10 +91,12 @@ class TFLitePatcher:
         calibration: np.ndarray | None = None,
         batch_size: int | None = None,
         gains: Mapping[str, float] | None = None,
+        calibration_chips: Sequence[Chip] = (),
     ) -> "TFLitePatcher":
-        """Converts the fault-free model once and returns its patcher; see `convert`."""
-        with fault_free(model, gains):
-            tflite = convert(model, quantization, calibration, batch_size)
+        """Converts the fault-free model once and returns its patcher; see `convert_fault_free`."""
+        tflite = convert_fault_free(
+            model, quantization, calibration, batch_size, gains, calibration_chips
+        )
         return cls(model, tflite, gains)
 
     def patch(self, faults: Mapping[str, Fault]) -> bytearray:
@@ -128,21 +132,23 @@ class TFLitePatcher:
         stored = {}
         for name, places in self.places.items():
             place, fault = places[0], faults.get(name)
-            base = place.restore(place.view(self.tflite)).copy()
-            if fault is None:
-                fault = Fault(np.ones(base.shape, np.float32))
-            changed = fault.mask != self._gain(place)
-            if fault.offset is not None:
-                changed |= fault.offset != 0
-            values = fault.mask * (place.kernel.values / np.float32(self._gain(place)))
-            if fault.offset is not None:
-                values = values + fault.offset
-            factor = np.broadcast_to(place.factor, place.shape)
-            wanted = values * np.where(values == 0, 0.0, np.nan_to_num(place.restore(factor)))
+            held = np.array(place.restore(place.view(self.tflite)), order="C")
+            stored[name] = held
+            if fault is None and self._gain(place) == 1:
+                continue
+            mask = np.float32(1) if fault is None else fault.mask
+            offset = None if fault is None else fault.offset
+            faulty = mask != np.float32(self._gain(place))
+            faulty = np.broadcast_to(faulty if offset is None else faulty | (offset != 0), held.shape)
+            trained = place.kernel.values[faulty] / np.float32(self._gain(place))
+            wanted = trained * np.broadcast_to(mask, held.shape)[faulty]
+            if offset is not None:
+                wanted = wanted + offset[faulty]
+            factor = place.restore(np.broadcast_to(place.factor, place.shape))[faulty]
+            wanted = wanted * np.where(wanted == 0, 0.0, factor)
             if place.is_integer:
                 wanted = np.clip(np.rint(wanted), -_INT8_LIMIT, _INT8_LIMIT)
-            base[changed] = wanted[changed].astype(base.dtype)
-            stored[name] = base
+            held[faulty] = wanted
         return stored
 
     def stuck_values(self, faults: Mapping[str, Fault]) -> StuckValues:
@@ -189,6 +195,39 @@ class TFLitePatcher:
                 )
             found += [(place, fault) for place in self.places[name]]
         return found
+
+
+def convert_fault_free(
+    model: keras.Model,
+    quantization: str = "int8",
+    calibration: np.ndarray | None = None,
+    batch_size: int | None = None,
+    gains: Mapping[str, float] | None = None,
+    calibration_chips: Sequence[Chip] = (),
+) -> bytes:
+    """Converts a model as if it were programmed with no chip; see `convert`.
+
+    Args:
+        model: see `convert`, likewise `quantization`, `calibration` and `batch_size`.
+        quantization: see there.
+        calibration: see there.
+        batch_size: see there.
+        gains: kernel name -> factor on the weights, see `chip_gains`.
+        calibration_chips: for int8: chips whose activation ranges are joined to those of the
+            fault-free model.
+    """
+    if calibration_chips and quantization != "int8":
+        raise ValueError(
+            "`calibration_chips` is for int8 files. Received: "
+            f"quantization={quantization!r} with {len(calibration_chips)} chips"
+        )
+    if not calibration_chips:
+        with fault_free(model, gains):
+            return convert(model, quantization, calibration, batch_size)
+    images = check_calibration(model, quantization, calibration)
+    floats = TFLitePatcher.from_model(model, "float32", batch_size=batch_size, gains=gains)
+    files = (floats.patch_chip(chip, model) for chip in calibration_chips)
+    return quantize_int8((floats.tflite, *files), cast(np.ndarray, images))
 
 
 def _write(place: Place, fault: Fault, gain: float, patched: bytearray) -> None:

@@ -1,6 +1,5 @@
 """A model, or one chip of it, as a verified TFLite file with a sidecar."""
 
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -11,17 +10,16 @@ import keras
 import numpy as np
 
 from keras_rram.chips import Chip
-from keras_rram.export.calibration import quantize_int8
 from keras_rram.export.convert import check_calibration, check_images, convert
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernels import (
-    chip_faults,
     chip_gains,
     fault_free,
     kernels_of,
+    rescaled,
     weights_sha256,
 )
-from keras_rram.export.patch import TFLitePatcher
+from keras_rram.export.patch import StuckValues, TFLitePatcher, convert_fault_free
 from keras_rram.export.report import ExportReport, Source, chip_identity, write_sidecar
 from keras_rram.export.verify import Thresholds, Verification, check_weights, compare
 from keras_rram.faults import Fault
@@ -145,11 +143,6 @@ class Exporter:
         self._model = model
         self._thresholds = thresholds or Thresholds()
         chips = list(calibration_chips)
-        if chips and quantization != "int8":
-            raise ValueError(
-                "`calibration_chips` is for int8 files. Received: "
-                f"quantization={quantization!r} with {len(chips)} chips"
-            )
         calibration = check_calibration(model, quantization, calibration)
         if images is None and calibration is not None:
             if labels is not None:
@@ -173,13 +166,16 @@ class Exporter:
             commit=commit,
         )
         self._calibration, self._batch_size = calibration, batch_size
-        self.tflite = tflite or self._convert(chips)
-        self._unmappable: UnmappableError | None = None
+        self.tflite = tflite or convert_fault_free(
+            model, quantization, calibration, batch_size, gains, chips
+        )
+        self._weights = sum(kernel.values.size for kernel in kernels_of(model).values())
+        self.unmappable: UnmappableError | None = None
         self.patcher: TFLitePatcher | None = None
         try:
             self.patcher = TFLitePatcher(model, self.tflite, gains)
         except UnmappableError as error:
-            self._unmappable = error
+            self.unmappable = error
 
     def write(
         self, path: str | os.PathLike, chip: Chip | None = None, run: bool = True
@@ -196,7 +192,8 @@ class Exporter:
             OSError: if the file cannot be written.
         """
         path = _check_path(path)
-        faults = {} if chip is None else chip_faults(chip, self._model)
+        drawn = {} if chip is None else chip.faults(self._model)
+        faults = {} if chip is None else rescaled(chip, self._model, drawn)
         method = "converted" if chip is None or self.patcher is None else "patched"
         tflite = self._make(chip, faults)
         with written_whole(path) as temporary:
@@ -213,23 +210,12 @@ class Exporter:
                 source=self.source,
                 method=method,
                 chip=chip_identity(chip),
-                fault_rate=self._fault_rate({} if chip is None else chip.faults(self._model)),
+                fault_rate=self._fault_rate(drawn),
                 verification=verification,
                 stuck_values=self._stuck_values(faults),
             )
             write_sidecar(report)
         return report
-
-    def _convert(self, chips: list[Chip]) -> bytes:
-        model, quantization, gains = self._model, self.source.quantization, self.source.gains
-        if not chips or self._calibration is None:
-            with fault_free(model, gains):
-                return convert(model, quantization, self._calibration, self._batch_size)
-        floats = TFLitePatcher.from_model(
-            model, "float32", batch_size=self._batch_size, gains=gains
-        )
-        files = (floats.patch_chip(chip, model) for chip in chips)
-        return quantize_int8((floats.tflite, *files), self._calibration)
 
     def _make(self, chip: Chip | None, faults: Mapping[str, Fault]) -> bytes | bytearray:
         if chip is None:
@@ -238,7 +224,7 @@ class Exporter:
             return self.patcher.patch(faults)
         warnings.warn(
             f"The chip's faults are baked in before conversion, since its file cannot be patched: "
-            f"{self._unmappable}",
+            f"{self.unmappable}",
             stacklevel=3,
         )
         with chip.program(self._model):
@@ -274,11 +260,9 @@ class Exporter:
 
     def _fault_rate(self, faults: Mapping[str, Fault]) -> float:
         faulty = sum(int(np.count_nonzero(fault.faulty)) for fault in faults.values())
-        with contextlib.suppress(ValueError):
-            return faulty / sum(k.values.size for k in kernels_of(self._model).values())
-        return 0.0
+        return faulty / self._weights
 
-    def _stuck_values(self, faults: Mapping[str, Fault]):
+    def _stuck_values(self, faults: Mapping[str, Fault]) -> StuckValues | None:
         if self.patcher is None or all(fault.offset is None for fault in faults.values()):
             return None
         return self.patcher.stuck_values(faults)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from keras_rram.chips import Chip
 from keras_rram.export.errors import ExportError
+from keras_rram.export.kernels import chip_faults
 from keras_rram.export.patch import TFLitePatcher
 from keras_rram.export.runner import LiteRTModel
 from keras_rram.faults import Fault
@@ -136,10 +138,12 @@ def check_weights(
     for name, places in patcher.places.items():
         for place in places:
             # The bytes as the chip has them, weight by weight, in the kernel's own layout.
-            held = place.restore(place.view(tflite))
-            tolerance = 0 if place.is_integer else np.finfo(held.dtype).eps * np.abs(expected[name])
-            wrong = int((np.abs(held - expected[name].astype(np.float64)) > tolerance).sum())
-            wrong += int(np.isnan(held).sum())
+            held, wanted = place.restore(place.view(tflite)), expected[name]
+            if place.is_integer:
+                wrong = np.count_nonzero(held != wanted)
+            else:
+                tolerance = np.finfo(held.dtype).eps * np.abs(wanted)
+                wrong = np.count_nonzero(~(np.abs(held - wanted) <= tolerance))
             if wrong:
                 raise ExportError(
                     f"{wrong} of {held.size} weights of kernel '{name}' are not what the chip "
@@ -151,3 +155,32 @@ def check_weights(
             f"{int((~same).sum())} bytes that hold no weights differ from the fault-free file's, "
             f"the first at {int(np.argmin(same))}."
         )
+
+
+def verify_patcher(
+    patcher: TFLitePatcher,
+    model: keras.Model,
+    chip: Chip,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+) -> Verification:
+    """Patches a chip, checks its bytes, and runs it next to the Keras model with the same chip.
+
+    Args:
+        patcher: the patcher to verify.
+        model: its model.
+        chip: a chip, best one that no other choice depends on.
+        images: float images `(n, ...)`, preprocessed as for the model.
+        labels: integer classes `(n,)`, for the accuracies.
+
+    Returns:
+        What running it showed; `Verification.check` compares that with thresholds.
+
+    Raises:
+        ExportError: if a byte differs.
+    """
+    faults = chip_faults(chip, model)
+    tflite = patcher.patch(faults)
+    check_weights(patcher, tflite, faults)
+    with chip.program(model):
+        return compare(model, tflite, images, labels)

@@ -14,6 +14,7 @@ from keras_rram.models.blocks import (
     check_positive,
     conv_bn,
     linear_bottleneck,
+    mobilenet_initializer,
 )
 
 
@@ -33,9 +34,9 @@ VARIANTS = {
     ),
     # In the manner of MobileNetV2: fewer pixels and more channels as it gets deeper.
     "strided": _Variant(
-        stem=16,
-        bottlenecks=((16, 2), (24, 1), (24, 1), (32, 2), (32, 1), (32, 1), (48, 1), (48, 1)),
-        top=128,
+        stem=32,
+        bottlenecks=((32, 2), (32, 1), (32, 1), (48, 2), (48, 1), (48, 1), (64, 1), (64, 1)),
+        top=256,
     ),
 }
 
@@ -62,8 +63,9 @@ def mini_mobilenet(
 
     Args:
         bottlenecks: number of linear bottlenecks, 1 to 8.
-        variant: "strided" (a 3x3 stem at stride 2, bottlenecks with strides and growing channels,
-            global average pooling) or "published" (no stem, 8 channels, stride 1, flatten).
+        variant: "strided" (a 3x3 stem at stride 2, bottlenecks with strides and growing channels, a
+            1x1 convolution, global average pooling) or "published" (no stem, 8 channels, stride 1,
+            flatten).
         drop_connect: drop rate in `[0, 1)` or `DropConnect`; None for plain Keras layers.
         scope: roles that drop, if `drop_connect` is given: "blocks" (all kernels of the
             bottlenecks), "depthwise", "convolutions", "all", or any set of roles.
@@ -77,7 +79,7 @@ def mini_mobilenet(
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
         kernel layers are `stem`, `block1_expand`, `block1_depthwise`, `block1_project`, ...,
-        `head`.
+        `top_conv`, `head`; "published" has no `stem` and no `top_conv`.
 
     Raises:
         ValueError: if an argument is out of range, or an option cannot take effect.
@@ -110,7 +112,16 @@ def mini_mobilenet(
 
     inputs = x = keras.Input(shape, name="image")
     if table.stem is not None:
-        x = conv_bn(x, table.stem, 3, 2, role="stem", name="stem", placement=placement)
+        x = conv_bn(
+            x,
+            table.stem,
+            3,
+            2,
+            role="stem",
+            name="stem",
+            placement=placement,
+            kernel_initializer=mobilenet_initializer(),
+        )
         x = keras.layers.ReLU(max_value=6.0, name="stem_relu")(x)
     for number, (filters, stride) in enumerate(rows, start=1):
         x = linear_bottleneck(
@@ -125,7 +136,15 @@ def mini_mobilenet(
     if table.top is None:
         x = keras.layers.Flatten(data_format=DATA_FORMAT, name="flatten")(x)
     else:
-        x = conv_bn(x, table.top, 1, role="conv", name="top_conv", placement=placement)
+        x = conv_bn(
+            x,
+            table.top,
+            1,
+            role="conv",
+            name="top_conv",
+            placement=placement,
+            kernel_initializer=mobilenet_initializer(),
+        )
         x = keras.layers.ReLU(max_value=6.0, name="top_conv_relu")(x)
         x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
     outputs = placement.dense(classes, name="head")(x)

@@ -1,0 +1,418 @@
+"""What an evaluation of a population of chips says: its records, its figures, its file.
+
+The file is one JSON object: `schema` ("keras_rram.population/1"), the fields of `PopulationResult`,
+and under `chips` a list of the records that `chip_result.py` describes.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_rram.evaluation.chip_result import ChipResult
+from keras_rram.evaluation.folds import fold_interval
+from keras_rram.evaluation.statistics import (
+    Images,
+    Interval,
+    check_images,
+    sd_without_binomial_noise,
+    wilson_interval,
+)
+from keras_rram.evaluation.two_way import (
+    bootstrap_interval,
+    chip_interval,
+    two_way,
+    two_way_interval,
+)
+
+SCHEMA = "keras_rram.population/1"
+
+
+@dataclass(frozen=True)
+class Yield:
+    """The part of the chips that are good enough.
+
+    Attributes:
+        threshold: Accuracy that a good chip has at least.
+        passed: Number of good chips.
+        chips: Number of chips.
+        interval: Wilson interval of the part of all chips that are good.
+    """
+
+    threshold: float
+    passed: int
+    chips: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class PopulationResult:
+    """How a population of chips did: the chips' records, what was evaluated, and its statistics.
+
+    Use it to read an evaluation, to join parts of one, and to write it to a file.
+
+    Args:
+        model: Fingerprint of the model's weights and architecture.
+        data: Name and fingerprint of the test set.
+        fault_model: Config of the fault model, plain JSON values.
+        rate: Nominal fault rate in [0, 1].
+        seed: Seed of the population.
+        engine: What evaluated it: "keras" or "litert", with its precision.
+        fault_free: Accuracy of the model without faults, in [0, 1].
+        chips: The `ChipResult` of each chip, at least one; sorted by index here.
+        repair: What was done to each chip before the evaluation, "none" if nothing.
+        name: The model's name, for people.
+        stop_interval: The interval that a stop rule ended with, which accounts for its looks.
+
+    Raises:
+        ValueError: For no chips, an index that occurs twice, or chips on different cuts of the
+            images.
+
+    Example:
+        >>> chips = [ChipResult(k, 0.1, 0.1, 900 + k, 1000) for k in range(8)]
+        >>> result = PopulationResult("abc", "digits", {}, 0.1, 0, "keras", 0.98, tuple(chips))
+        >>> result.mean, result.yield_at(0.905).passed
+        (0.9035, 3)
+    """
+
+    model: str
+    data: str
+    fault_model: dict[str, Any]
+    rate: float
+    seed: int
+    engine: str
+    fault_free: float
+    chips: tuple[ChipResult, ...]
+    repair: str = "none"
+    name: str = ""
+    stop_interval: Interval | None = None
+
+    def __post_init__(self):
+        """Sorts the chips and checks that they are one population."""
+        chips = tuple(sorted(self.chips, key=lambda chip: chip.index))
+        object.__setattr__(self, "chips", chips)
+        if not chips:
+            raise ValueError("expected at least one chip. Received: none (evaluate some first)")
+        counts = Counter(chip.index for chip in chips)
+        if twice := [index for index, count in counts.items() if count > 1]:
+            raise ValueError(
+                f"expected each chip once. Received: indices {twice[:10]} more than once (keep one "
+                "record for each chip)"
+            )
+        if len(folds := {chip.folds for chip in chips}) > 1:
+            raise ValueError(
+                f"expected all chips on one cut of the images. Received: folds {sorted(folds)} "
+                "(evaluate the chips with fewer images again)"
+            )
+        if not (0 <= self.rate <= 1 and 0 <= self.fault_free <= 1):
+            raise ValueError(
+                "expected a fault rate and a fault-free accuracy in [0, 1]. Received: "
+                f"rate={self.rate}, fault_free={self.fault_free}"
+            )
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """Accuracy of each chip, shape (chips,), in the order of the indices."""
+        return np.array([chip.accuracy for chip in self.chips])
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Index of each chip, ascending."""
+        return tuple(chip.index for chip in self.chips)
+
+    @property
+    def folds(self) -> int:
+        """Number of folds that the test set was cut into; 1 if every chip answered all images."""
+        return self.chips[0].folds
+
+    @property
+    def matrix(self) -> np.ndarray | None:
+        """Right or wrong, shape (chips, images), boolean; None where it was not kept or shared."""
+        rows = [chip.answers for chip in self.chips]
+        if self.folds > 1 or any(row is None for row in rows):
+            return None
+        if len({len(row) for row in rows if row is not None}) > 1:
+            return None
+        return np.stack([row for row in rows if row is not None])
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over chips; on folds of images, the mean of the folds' means."""
+        fold_ids = np.array([chip.fold for chip in self.chips])
+        used = np.unique(fold_ids)
+        return float(np.mean([self.accuracies[fold_ids == fold].mean() for fold in used]))
+
+    @property
+    def drop(self) -> float:
+        """Accuracy that the faults cost: fault-free accuracy minus the mean."""
+        return self.fault_free - self.mean
+
+    @property
+    def raw_sd(self) -> float:
+        """Standard deviation of the measured accuracies, at least two chips."""
+        self._at_least_two("a standard deviation")
+        return float(np.std(self.accuracies, ddof=1))
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation between chips without the noise of finitely many test images.
+
+        From the matrix of answers by two-way moments (`TwoWay.chip_variance`); from counts with
+        the binomial noise removed (`sd_without_binomial_noise`), a lower bound where all chips
+        answered the same images.
+        """
+        self._at_least_two("a standard deviation")
+        matrix = self.matrix
+        if matrix is not None and matrix.shape[1] > 1:
+            return two_way(matrix).chip_variance ** 0.5
+        correct, total = self._counts()
+        fraction = 1 / self.folds if self.folds > 1 else 0.0
+        return sd_without_binomial_noise(correct, total, fraction)
+
+    @property
+    def worst(self) -> ChipResult:
+        """The chip of the lowest accuracy."""
+        self._all_images("the worst chip")
+        return min(self.chips, key=lambda chip: chip.accuracy)
+
+    def quantile(self, q: float) -> float:
+        """A quantile of the accuracy over chips, linear between chips (`numpy.quantile`).
+
+        Args:
+            q: The quantile in [0, 1]; 0.05 is the accuracy that 95 percent of the chips exceed.
+
+        Returns:
+            The accuracy. `quantile_bound` gives a bound that holds with confidence.
+
+        Raises:
+            ValueError: If the chips answered a part of the images only.
+        """
+        self._all_images("a quantile")
+        return float(np.quantile(self.accuracies, q))
+
+    def yield_at(self, threshold: float, confidence: float = 0.95) -> Yield:
+        """The part of the chips with an accuracy of at least `threshold`, with Wilson's interval.
+
+        Args:
+            threshold: Accuracy in [0, 1].
+            confidence: Confidence level in (0, 1).
+
+        Returns:
+            The `Yield`.
+
+        Raises:
+            ValueError: If the chips answered a part of the images only, or for values out of range.
+        """
+        self._all_images("yield")
+        if not 0 <= threshold <= 1:
+            raise ValueError(
+                f"expected a threshold in [0, 1]. Received: threshold={threshold} (90 percent is "
+                "0.9)"
+            )
+        passed = int(np.sum(self.accuracies >= threshold))
+        interval = wilson_interval(passed, len(self.chips), confidence)
+        return Yield(threshold, passed, len(self.chips), interval)
+
+    def mean_interval(
+        self,
+        confidence: float = 0.95,
+        method: Literal["formula", "bootstrap"] = "formula",
+        images: Images = "new",
+        rng: np.random.Generator | None = None,
+    ) -> Interval:
+        """Confidence interval of the mean accuracy, honest about chips and images.
+
+        The best that the records allow: `two_way_interval` where each answer was kept;
+        `chip_interval` from counts, with an upper bound of the image term; `fold_interval` where
+        each chip answered a fold (for `images="new"` with the same upper bound). After a stop rule
+        its own interval, which asked the question that the rule was given.
+
+        Args:
+            confidence: Confidence level in (0, 1).
+            method: "formula", or "bootstrap" (needs each answer to all images).
+            images: "new" takes the test images for a sample, "test_set" asks about these images.
+            rng: Generator of the bootstrap.
+
+        Returns:
+            The `Interval`; its `method` says how it was computed.
+
+        Raises:
+            ValueError: For fewer than two chips, or a method that the records do not allow.
+        """
+        check_images(images)
+        self._at_least_two("an interval")
+        if method not in ("formula", "bootstrap"):
+            raise ValueError(
+                f"expected method='formula' or method='bootstrap'. Received: method={method!r}"
+            )
+        if self.stop_interval is not None and method == "formula":
+            if confidence != self.stop_interval.confidence:
+                raise ValueError(
+                    f"expected the confidence of the stop rule, {self.stop_interval.confidence}. "
+                    f"Received: confidence={confidence} (its looks were paid for at that level)"
+                )
+            return self.stop_interval
+        matrix = self.matrix
+        if method == "bootstrap":
+            if matrix is None or rng is None:
+                raise ValueError(
+                    "expected the answers of each chip to all images, and rng=. Received: "
+                    f"answers kept: {matrix is not None}, rng={rng} (use method='formula')"
+                )
+            return bootstrap_interval(matrix, rng, confidence, images)
+        if matrix is not None and matrix.shape[1] > 1:
+            return two_way_interval(matrix, confidence, images)
+        correct, total = self._counts()
+        if self.folds == 1:
+            return chip_interval(correct, total, confidence, images)
+        size, mean = int(total.min()), self.mean
+        term = mean * (1 - mean) / (size * self.folds) if images == "new" else 0.0
+        fold_ids = np.array([chip.fold for chip in self.chips])
+        return fold_interval(self.accuracies, fold_ids, self.folds, size, confidence, term)
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree before results may be joined: all that is not a measurement."""
+        names = ("model", "data", "fault_model", "rate", "seed", "engine", "repair")
+        return {name: getattr(self, name) for name in names}
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of `identity`, hexadecimal."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def merge(self, other: "PopulationResult") -> "PopulationResult":
+        """Joins two results of disjoint chips of one population.
+
+        Args:
+            other: The other part.
+
+        Returns:
+            The result of all chips.
+
+        Raises:
+            ValueError: If the parts differ in `identity`, fault-free accuracy or cut of the
+                images, share a chip, or a stop rule chose their number of chips.
+        """
+        mine = self.identity() | {"fault_free": self.fault_free, "folds": self.folds}
+        theirs = other.identity() | {"fault_free": other.fault_free, "folds": other.folds}
+        if differing := [name for name in mine if mine[name] != theirs[name]]:
+            detail = ", ".join(f"{name}: {mine[name]} and {theirs[name]}" for name in differing)
+            raise ValueError(f"expected two parts of one population. Received: {detail}")
+        if both := sorted(set(self.indices) & set(other.indices)):
+            raise ValueError(
+                f"expected disjoint chips. Received: indices {both[:10]} in both parts (evaluate "
+                "each chip in one of them)"
+            )
+        if self.stop_interval is not None or other.stop_interval is not None:
+            raise ValueError(
+                "expected parts of a fixed number of chips. Received: a result whose stop rule "
+                "chose it (more chips need one run with a smaller target)"
+            )
+        return dataclasses.replace(self, chips=self.chips + other.chips)
+
+    def check_complete(self, count: int) -> None:
+        """Raises ValueError unless the chips are exactly 0 to `count - 1`."""
+        missing = sorted(set(range(count)) - set(self.indices))
+        if missing or self.indices[-1] >= count:
+            raise ValueError(
+                f"expected the chips 0 to {count - 1}. Received: {len(self.chips)} chips, missing "
+                f"{missing[:10]}, last {self.indices[-1]} (evaluate the missing ones)"
+            )
+
+    def summary(
+        self, confidence: float = 0.95, images: Images = "new", yield_at: Sequence[float] = ()
+    ) -> dict[str, Any]:
+        """The figures as a flat dict of plain values, for tables and files.
+
+        Returns:
+            `name`, `model`, `data`, `engine`, `repair`, `rate`, `seed`, `fault_free`, `chips`,
+            `folds`; `mean`, `drop`; `low`, `high`, `half_width`, `confidence`, `method` of the
+            mean's interval; `raw_sd`, `sd`; `worst`, `worst_chip`, `q05`, `median`; and for each
+            threshold t of `yield_at`: `yield_t`, `yield_t_low`, `yield_t_high`. What the records
+            do not allow (one chip, or a part of the images) is None.
+        """
+        several, full = len(self.chips) > 1, self.folds == 1
+        interval = self.mean_interval(confidence, images=images) if several else None
+        names = ("name", "model", "data", "engine", "repair", "rate", "seed", "fault_free")
+        figures: dict[str, Any] = {name: getattr(self, name) for name in names}
+        figures |= {
+            "chips": len(self.chips),
+            "folds": self.folds,
+            "mean": self.mean,
+            "drop": self.drop,
+            "low": interval.low if interval else None,
+            "high": interval.high if interval else None,
+            "half_width": interval.half_width if interval else None,
+            "confidence": confidence,
+            "method": interval.method if interval else None,
+            "raw_sd": self.raw_sd if several else None,
+            "sd": self.sd if several and min(chip.total for chip in self.chips) > 1 else None,
+            "worst": self.worst.accuracy if full else None,
+            "worst_chip": self.worst.index if full else None,
+            "q05": self.quantile(0.05) if full else None,
+            "median": self.quantile(0.5) if full else None,
+        }
+        for threshold in yield_at:
+            good = self.yield_at(threshold, confidence).interval if full else None
+            figures[f"yield_{threshold:g}"] = good.estimate if good else None
+            figures[f"yield_{threshold:g}_low"] = good.low if good else None
+            figures[f"yield_{threshold:g}_high"] = good.high if good else None
+        return figures
+
+    def to_json(self) -> str:
+        """Returns the result as a JSON object, see the module's docstring."""
+        fields = dataclasses.asdict(self)
+        fields["chips"] = [chip.to_dict() for chip in self.chips]
+        return json.dumps({"schema": SCHEMA, **fields}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "PopulationResult":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: For another schema, or fields that are missing or unknown.
+        """
+        fields = json.loads(text)
+        schema = fields.pop("schema", None) if isinstance(fields, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(f"expected the schema {SCHEMA!r}. Received: {schema!r}")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != names:
+            raise ValueError(f"expected the fields {sorted(names)}. Received: {sorted(fields)}")
+        fields["chips"] = tuple(ChipResult.from_dict(chip) for chip in fields["chips"])
+        if fields["stop_interval"] is not None:
+            fields["stop_interval"] = Interval(**fields["stop_interval"])
+        return cls(**fields)
+
+    def to_csv(self) -> str:
+        """Returns a table of one row per chip: its record without the single answers, accuracy."""
+        names = [field.name for field in dataclasses.fields(ChipResult)]
+        names.remove("correctness")
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([*names, "accuracy"])
+        for chip in self.chips:
+            table.writerow([*(getattr(chip, name) for name in names), chip.accuracy])
+        return text.getvalue()
+
+    def _counts(self) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.array([(chip.correct, chip.total) for chip in self.chips])
+        return counts[:, 0], counts[:, 1]
+
+    def _at_least_two(self, what: str) -> None:
+        if len(self.chips) < 2:
+            raise ValueError(f"expected at least 2 chips for {what}. Received: one (evaluate more)")
+
+    def _all_images(self, what: str) -> None:
+        if self.folds > 1:
+            raise ValueError(
+                f"expected chips that answered all images, for {what}. Received: chips on one of "
+                f"{self.folds} folds each (evaluate in full, without target_half_width)"
+            )

@@ -1,0 +1,228 @@
+"""A whole population of chips as TFLite files: one folder, one index, resumable."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_rram.chips import Chip
+from keras_rram.export.errors import ExportError
+from keras_rram.export.flatbuffer import read
+from keras_rram.export.kernels import chip_gains
+from keras_rram.export.report import ExportReport, chip_identity, read_sidecar, sidecar_path
+from keras_rram.export.tflite import Exporter
+from keras_rram.export.verify import Thresholds
+from keras_rram.files import written_whole
+
+BASE = "base.tflite"
+INDEX = "index.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class PopulationExport:
+    """What `export_population` left in a folder.
+
+    Attributes:
+        folder: the folder.
+        base: the fault-free file that all chips are patched from.
+        index: JSON lines, one for each chip: file, SHA-256, size, chip, fault rate, verification.
+        written: number of chips that were written.
+        kept: number of chips that were there before, from the run that this one resumed.
+    """
+
+    folder: pathlib.Path
+    base: pathlib.Path
+    index: pathlib.Path
+    written: int
+    kept: int
+
+
+def export_population(
+    model: keras.Model,
+    folder: str | os.PathLike,
+    chips: Sequence[Chip],
+    quantization: str = "int8",
+    calibration: np.ndarray | None = None,
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    calibration_chips: Sequence[Chip] = (),
+    thresholds: Thresholds | None = None,
+    resume: bool = False,
+    run: bool = True,
+    progress: Callable[[ExportReport], Any] | None = None,
+    command: str | None = None,
+    commit: str | None = None,
+) -> PopulationExport:
+    """Writes a verified TFLite file for each of many chips, from one conversion.
+
+    The folder gets `base.tflite` (fault-free), one file for each chip, a sidecar for each file, and
+    an index. Files appear one by one and whole; a run that was stopped at any moment goes on with
+    `resume=True`.
+
+    Args:
+        model: see `export_tflite`, likewise `quantization`, `calibration`, `images`, `labels`,
+            `calibration_chips`, `thresholds`, `command` and `commit`.
+        folder: folder to write; made if needed, and without a population in it, unless resumed.
+        chips: the chips, all different.
+        quantization: see `export_tflite`.
+        calibration: see there.
+        images: see there; every file is run on all of them.
+        labels: see there.
+        calibration_chips: see there.
+        thresholds: see there.
+        resume: whether the chips of an earlier run of the same export are kept.
+        run: whether each chip's file is run next to the Keras model. Without, every byte is checked
+            all the same, and the base and the first chip are run: much faster.
+        progress: called with the report of each file after it is written.
+        command: see `export_tflite`.
+        commit: see there.
+
+    Returns:
+        What the folder holds.
+
+    Raises:
+        ValueError: if an argument does not fit, or if the folder holds another export.
+        ExportError: if a file fails its verification; those before it stay.
+        OSError: if a file cannot be written.
+
+    Example:
+
+    ```python
+    chips = keras_rram.population(keras_rram.StuckAtZero(0.2), 1000, seed=1)
+    export_population(model, "chips", chips, "int8", train_images[:300], images, labels)
+    ```
+    """
+    folder = pathlib.Path(folder)
+    names = _file_names(chips)
+    folder.mkdir(parents=True, exist_ok=True)
+    base, index = folder / BASE, folder / INDEX
+    if not resume and (base.exists() or index.exists()):
+        raise ValueError(
+            f"Folder '{folder}' holds an export already. Resume it (`resume=True`), or choose "
+            "another folder."
+        )
+    exporter = Exporter(
+        model,
+        quantization,
+        calibration,
+        images,
+        labels,
+        calibration_chips=calibration_chips,
+        gains=chip_gains(chips, model),
+        thresholds=thresholds,
+        command=command,
+        commit=commit,
+        tflite=read(base) if base.exists() else None,
+    )
+    if exporter.patcher is None:
+        raise ExportError(
+            f"Model '{model.name}' cannot be patched: {exporter.unmappable} Export its chips one "
+            "by one with `export_tflite`, which converts each."
+        )
+    if base.exists():
+        _check_same(base, exporter)
+    else:
+        exporter.write(base)
+    kept = _read_index(folder) if resume else {}
+    kept = {
+        names[key]: kept[names[key]]
+        for chip in chips
+        if (key := _key(chip)) in names and _is_kept(folder, kept.get(names[key]), chip)
+    }
+    for leftover in folder.glob(".partial-*"):
+        leftover.unlink()
+    with written_whole(index) as temporary:
+        lines = [json.dumps(kept[name]) + "\n" for name in names.values() if name in kept]
+        temporary.write_text("".join(lines), encoding="utf-8")
+    written = 0
+    with index.open("a", encoding="utf-8") as lines_out:
+        for chip in chips:
+            name = names[_key(chip)]
+            if name in kept:
+                continue
+            report = exporter.write(folder / name, chip, run=run or not written)
+            lines_out.write(json.dumps(report.summary()) + "\n")
+            lines_out.flush()
+            written += 1
+            if progress is not None:
+                progress(report)
+    return PopulationExport(folder, base, index, written, len(kept))
+
+
+def _key(chip: Chip) -> str:
+    return json.dumps(chip_identity(chip), sort_keys=True)
+
+
+def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
+    """Returns the file name of each chip by its identity: seed and index, or a map's SHA-256."""
+    if not chips:
+        raise ValueError("`chips` must hold at least one chip. Received: none")
+    models = {chip.fault_model for chip in chips}
+    if len(models) > 1:
+        raise ValueError(
+            "All chips of a folder must have one fault model, since their files are named by seed "
+            f"and index. Received: {sorted(map(str, models))}. Use a folder for each."
+        )
+    names: dict[str, str] = {}
+    for chip in chips:
+        identity = chip_identity(chip) or {}
+        digest = identity["measured_sha256"]
+        name = f"chip_{chip.seed}_{chip.index:05d}" if digest is None else f"chip_{digest[:16]}"
+        names[_key(chip)] = f"{name}.tflite"
+    if len(names) != len(chips):
+        raise ValueError(
+            f"`chips` must differ. Received: {len(chips)} chips, {len(names)} different"
+        )
+    return names
+
+
+def _check_same(base: pathlib.Path, exporter: Exporter) -> None:
+    """Refuses to go on with an export of something else."""
+    found = read_sidecar(base)
+    if found is None:
+        raise ValueError(f"'{base}' has no sidecar: it is not the base of an export to resume.")
+    source = json.loads(json.dumps(dataclasses.asdict(exporter.source)))
+    for name in ("weights_sha256", "quantization", "calibration", "gains"):
+        if found.get(name) != source[name]:
+            raise ValueError(
+                f"'{base.parent}' holds an export of something else: its {name} is "
+                f"{found.get(name)}, and this one's is {source[name]}. Choose another folder."
+            )
+    if found.get("sha256") != hashlib.sha256(exporter.tflite).hexdigest():
+        raise ValueError(f"'{base}' is not the file that its sidecar describes.")
+
+
+def _read_index(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the index by file name; a last line cut short by a killed run does not count."""
+    place = folder / INDEX
+    if not place.exists():
+        return {}
+    records = {}
+    for line in place.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            record = json.loads(line) if line.endswith("\n") else None
+        except ValueError as error:
+            raise ValueError(f"'{place}' is damaged: {error}") from None
+        if record is not None:
+            records[record["file"]] = record
+    return records
+
+
+def _is_kept(folder: pathlib.Path, record: dict[str, Any] | None, chip: Chip) -> bool:
+    if record is None:
+        return False
+    if record["chip"] != json.loads(_key(chip)):
+        raise ValueError(
+            f"'{folder}' holds '{record['file']}' of another chip: {record['chip']}. Choose "
+            "another folder."
+        )
+    path = folder / record["file"]
+    if not path.exists() or not sidecar_path(path).exists():
+        return False
+    return hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]

@@ -1,0 +1,95 @@
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rram import faulty_layers
+from tests.tools import run_tool
+
+QUICK = ["--train_images=200", "--epochs=2", "--validation_images=100", "--batch_size=50"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "run"
+    output = run_tool("train", *QUICK, "--drop_rate=0.2", "--seed=3", f"--out={folder}")
+    return folder, output
+
+
+@pytest.mark.slow
+def test_writes_all_results_and_says_where(trained):
+    folder, output = trained
+    assert f"Results: {folder}" in output
+    assert {path.name for path in folder.iterdir()} == {
+        "model.keras",
+        "config.json",
+        "history.csv",
+        "history.png",
+        "checkpoint.npz",
+        "logs",
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["drop_connect"] == {"rate": 0.2, "rescale": False, "seed": 3}
+    assert config["command"].startswith("python -m tools.train --train_images=200")
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert 0 <= float(rows[-1]["val_chip_accuracy"]) <= 1
+    assert len(faulty_layers(keras.models.load_model(folder / "model.keras"))) == 6
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
+    folder, _ = trained
+    constant = ["--recipe=mnist", "--drop_rate=0.2", "--seed=3"]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run_tool("train", *QUICK, *constant, f"--out={straight}")
+    run_tool("train", *QUICK, *constant, "--epochs=1", f"--out={stopped}")
+    run_tool("train", *QUICK, *constant, "--resume", f"--out={stopped}")
+    models = [keras.models.load_model(path / "model.keras") for path in (straight, stopped)]
+    for ours, theirs in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--drop_rate=1.0"], r"must be in [0, 1)"),
+        (["--fault_rate=-0.1"], r"must be in [0, 1)"),
+        (["--data=nowhere"], "nowhere"),
+        (["--batch_size=5000"], "5000"),
+        (["--replaced=4"], "belongs to --model=resnet20"),
+        (["--scope=nothing"], "scope"),
+        (["--recipe=nothing"], "--recipe must be one of"),
+        (["--bottlenecks=9"], "bottlenecks"),
+        (["--model=resnet20", "--replaced=x"], "--replaced must be numbers"),
+        (["stray"], "unexpected arguments"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
+    # In this process: `main` itself, guarded as the tool does it.
+    from absl import flags
+    from absl.testing import flagsaver
+
+    from tools import train
+
+    folder = tmp_path / "out"
+    with flagsaver.flagsaver():
+        rest = flags.FLAGS(["train", f"--out={folder}", *arguments])
+        if len(rest) > 1:
+            pytest.skip("stray arguments are tested with the process")
+        with pytest.raises((ValueError, TypeError, OSError)) as error:
+            train.main(["train"])
+    assert message in str(error.value)
+    assert not folder.exists()
+
+
+def test_the_process_ends_with_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    output = run_tool("train", f"--out={tmp_path / 'file'}", "--train_images=100", code=1)
+    assert [line for line in output.splitlines() if line.startswith("error:")]
+    assert "is a file" in output
+    run_tool("train", "--model=nothing", code=1)
+    assert "unexpected arguments" in run_tool("train", "stray", code=1)

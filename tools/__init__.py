@@ -1,0 +1,1 @@
+"""Command line tools; `tools/<name>.py` runs as `python -m tools.<name>`."""

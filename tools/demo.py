@@ -1,0 +1,48 @@
+"""The main job, end to end, on real digits that come with the installation.
+
+  python -m tools.demo --out=runs/demo
+
+Trains a mini-MobileNet with Drop-Connect, evaluates it on a population of faulty chips, and writes
+a verified int8 TFLite file for one of them. Each step is a tool of its own; its command is printed.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from tools import cli
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("out", None, "Folder for the results.")
+flags.DEFINE_integer("epochs", None, "Epochs of training, instead of the recipe's.")
+flags.DEFINE_integer("chips", 50, "Chips of the population.")
+
+
+def steps(out: str, epochs: int | None, chips: int) -> tuple[tuple[str, ...], ...]:
+    """Returns each step's tool and flags."""
+    model = f"--model={out}/train/model.keras"
+    training = ("train", "--drop_rate=0.2", "--validation_chips=5", f"--out={out}/train")
+    return (
+        training if epochs is None else (*training, f"--epochs={epochs}"),
+        ("evaluate", model, "--fault_rates=0.1,0.2,0.3", f"--chips={chips}", f"--out={out}/chips"),
+        ("export_tflite", model, "--fault_rate=0.2", "--chips=1", f"--out={out}/tflite"),
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs every step; the first that fails ends the demo."""
+    del argv
+    out = cli.output_folder(FLAGS.out)
+    for tool, *arguments in steps(str(out), FLAGS.epochs, FLAGS.chips):
+        print("\n$ python -m", " ".join([f"tools.{tool}", *arguments]), flush=True)
+        code = subprocess.run([sys.executable, "-m", f"tools.{tool}", *arguments], check=False)
+        if code.returncode:
+            cli.fail(f"tools.{tool} ended with exit code {code.returncode}.", code.returncode)
+    print(f"\nAll results: {out}/")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,143 @@
+r"""Writes TFLite files of a trained model: the fault-free one, and one for each chip.
+
+The model is converted and calibrated once; the file of a chip is that file with the faulty weights'
+bytes patched. Every file is verified after writing and has a JSON sidecar.
+
+Ten sampled chips at 20% faults as int8, then a chip with a measured fault map:
+
+  python -m tools.export_tflite --model=runs/digits/model.keras --fault_rate=0.2 --chips=10 \
+      --out=runs/tflite
+  python -m tools.export_tflite --model=runs/digits/model.keras --chip=map.npz --out=runs/mine
+
+Without --fault_rate and --chip only the fault-free file is written. `--data` must be the dataset of
+the training: its training images calibrate int8, its test images verify the files.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from tools import cli
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", None, "Trained model, a .keras file.")
+flags.DEFINE_enum(
+    "quantization",
+    "int8",
+    ["int8", "float32", "float16", "dynamic", "int16x8"],
+    "Numbers in the file.",
+)
+flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
+flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
+flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+flags.DEFINE_float("fault_rate", None, "Fault rate of sampled chips, in [0, 1).")
+flags.DEFINE_bool("exact", False, "Exactly this share of each kernel, not independent faults.")
+flags.DEFINE_integer("chips", 1, "Number of sampled chips.", lower_bound=1)
+flags.DEFINE_integer("first_chip", 0, "Index of the first.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
+flags.DEFINE_list("chip", [], "Saved chips or measured fault maps, .npz files.")
+flags.DEFINE_integer("calibration_images", 300, "Training images for calibration.", lower_bound=1)
+flags.DEFINE_integer("images", 500, "Test images to run each file on.", lower_bound=1)
+flags.DEFINE_bool("run_all", True, "Run every file; off: all bytes are checked, the first is run.")
+flags.DEFINE_string("out", None, "Folder for the files.")
+flags.DEFINE_bool("resume", False, "Go on with a run that was stopped.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Exports as the flags say."""
+    del argv
+    import numpy as np
+
+    from keras_rram import data
+    from keras_rram.export import export_population, export_tflite
+
+    chips = _chips()
+    model = cli.load_model(FLAGS.model)
+    dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
+    calibration, _ = dataset.arrays(
+        "train", min(FLAGS.calibration_images, len(dataset.train_labels))
+    )
+    images, labels = dataset.arrays("test", min(FLAGS.images, len(dataset.test_labels)))
+    for chip in chips:
+        chip.faults(model)
+        break
+    folder = cli.output_folder(FLAGS.out, FLAGS.resume)
+    common: dict[str, Any] = {
+        "quantization": FLAGS.quantization,
+        "calibration": calibration if FLAGS.quantization in ("int8", "int16x8") else None,
+        "images": images,
+        "labels": labels,
+        "command": cli.command(),
+        "commit": cli.commit(),
+    }
+    if not chips:
+        report = export_tflite(model, folder / "base.tflite", **common)
+        _show(report)
+        print(f"Results: {folder}/")
+        return
+    reports: list[Any] = []
+    with _progress(len(chips)) as step:
+        result = export_population(
+            model,
+            folder,
+            chips,
+            resume=FLAGS.resume,
+            run=FLAGS.run_all,
+            progress=lambda report: (reports.append(report), step())[0],
+            **common,
+        )
+    for report in reports[:5]:
+        _show(report)
+    accuracies = [
+        report.verification.accuracy for report in reports if report.verification is not None
+    ]
+    if len(accuracies) > 1:
+        print(
+            f"{len(accuracies)} files run: accuracy {np.mean(accuracies):.2%} on average, "
+            f"{min(accuracies):.2%} to {max(accuracies):.2%}, on {len(labels)} images."
+        )
+    print(
+        f"{result.written} files written and verified, {result.kept} kept. Results: {folder}/ "
+        f"(index: {result.index})"
+    )
+
+
+def _chips() -> list[Any]:
+    from keras_rram import Chip, StuckAtZero, population
+
+    if FLAGS.chip and FLAGS.fault_rate is not None:
+        raise ValueError("--chip and --fault_rate exclude each other: give saved chips or a rate.")
+    if FLAGS.fault_rate is None:
+        if FLAGS["chips"].present or FLAGS.exact:
+            raise ValueError("--chips and --exact need --fault_rate, the rate to sample chips at.")
+        return [Chip.load(path) for path in FLAGS.chip]
+    fault_model = StuckAtZero(FLAGS.fault_rate, exact=FLAGS.exact)
+    return population(fault_model, FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], Any]]:
+    import tqdm
+
+    with tqdm.tqdm(total=total, unit="chip", desc="export") as bar:
+        yield lambda: bar.update()
+
+
+def _show(report: Any) -> None:
+    verification = report.verification
+    line = f"{pathlib.Path(report.path).name}: {report.size:,} bytes"
+    line += f", {report.fault_rate:.1%} of the weights faulty"
+    if verification is not None:
+        line += (
+            f", accuracy {verification.accuracy:.2%} (Keras "
+            f"{verification.keras_accuracy:.2%}), same top-1 on {verification.agreement:.1%}"
+        )
+    print(line)
+
+
+if __name__ == "__main__":
+    cli.run(main)
