@@ -40,7 +40,7 @@ def drop_connect(kernel: Tensor, rate: Tensor, seed: Any, rescale: bool = False)
     mask = ops.cast(kept, "float32")
     if rescale:
         mask = mask / (1.0 - rate)
-    return kernel * ops.cast(mask, kernel.dtype)
+    return ops.multiply(kernel, ops.cast(mask, kernel.dtype))
 
 
 @keras.saving.register_keras_serializable(package="keras_rram")

@@ -205,7 +205,7 @@ def test_own_arrays_and_digits_need_no_tensorflow(tmp_path):
     np.savez(tmp_path / "own.npz", **_own_arrays())
     code = (
         "import sys; sys.modules['tensorflow'] = None; sys.modules['keras'] = None\n"
-        "import importlib.machinery, types\n"
+        "import types\n"
         "package = types.ModuleType('keras_rram'); package.__path__ = ['keras_rram']\n"
         "sys.modules['keras_rram'] = package\n"
         "from keras_rram import data\n"

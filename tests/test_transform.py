@@ -18,6 +18,7 @@ def plain_model():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a minute elsewhere")
 def test_mobilenet_v2_keeps_its_outputs_and_weights():
     model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=5)
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")

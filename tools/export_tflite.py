@@ -80,14 +80,14 @@ def main(argv: Sequence[str]) -> None:
         print(f"Results: {folder}/")
         return
     reports: list[Any] = []
-    with _progress(len(chips)) as step:
+    with _progress(len(chips), reports) as progress:
         result = export_population(
             model,
             folder,
             chips,
             resume=FLAGS.resume,
             run=FLAGS.run_all,
-            progress=lambda report: (reports.append(report), step())[0],
+            progress=progress,
             **common,
         )
     for report in reports[:5]:
@@ -120,11 +120,17 @@ def _chips() -> list[Any]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], Any]]:
+def _progress(total: int, reports: list[Any]) -> Iterator[Callable[[Any], None]]:
+    """Gives a function that keeps each report and moves a progress bar."""
     import tqdm
 
     with tqdm.tqdm(total=total, unit="chip", desc="export") as bar:
-        yield lambda: bar.update()
+
+        def add(report: Any) -> None:
+            reports.append(report)
+            bar.update()
+
+        yield add
 
 
 def _show(report: Any) -> None:

@@ -92,11 +92,11 @@ def paired_difference(
 
 def _same_chips(a: PopulationResult, b: PopulationResult, names: tuple[str, ...]) -> None:
     """Raises ValueError unless two results are of the same chips on the same images."""
-    mine = {name: getattr(a, name) for name in names}
-    theirs = {name: getattr(b, name) for name in names}
-    for key, one, other in (("chips", a, b),):
-        mine[key] = [(chip.index, chip.fold, chip.folds, chip.total) for chip in one.chips]
-        theirs[key] = [(chip.index, chip.fold, chip.folds, chip.total) for chip in other.chips]
+    mine, theirs = (
+        {name: getattr(result, name) for name in names}
+        | {"chips": [(chip.index, chip.fold, chip.folds, chip.total) for chip in result.chips]}
+        for result in (a, b)
+    )
     if differing := [name for name in mine if mine[name] != theirs[name]]:
         raise ValueError(
             f"expected results of the same chips on the same images. Received: other {differing} "
@@ -233,7 +233,9 @@ def crossed_components(data: np.ndarray, names: tuple[str, ...]) -> tuple[Varian
         )
     axes = range(data.ndim)
     subsets = [set(c) for size in axes for c in itertools.combinations(axes, size + 1)]
-    effects = {(): np.mean(data, dtype=np.float64)}
+    effects: dict[tuple[int, ...], np.ndarray] = {
+        (): np.mean(data, dtype=np.float64, keepdims=True)
+    }
     squares: dict[tuple[int, ...], tuple[float, int]] = {}
     for subset in subsets:
         out = tuple(axis for axis in axes if axis not in subset)

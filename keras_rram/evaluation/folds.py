@@ -9,6 +9,7 @@ how each chip fares on its fold, and the two chips of a pair measure just that.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def power_of_two(limit: int) -> int:
     return 1 << (int(limit).bit_length() - 1)
 
 
-def fold_of(chip: np.ndarray | int, folds: int):
+def fold_of(chip: np.ndarray | int, folds: int) -> Any:
     """The fold whose images chip number `chip` answers: pairs of chips share one, in rotation.
 
     Args:

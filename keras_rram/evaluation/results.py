@@ -6,7 +6,6 @@ and under `chips` a list of the records that `chip_result.py` describes.
 
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 from collections import Counter
@@ -21,6 +20,7 @@ from keras_rram.evaluation.folds import fold_interval
 from keras_rram.evaluation.statistics import (
     Images,
     Interval,
+    Yield,
     check_images,
     sd_without_binomial_noise,
     wilson_interval,
@@ -33,23 +33,6 @@ from keras_rram.evaluation.two_way import (
 )
 
 SCHEMA = "keras_rram.population/1"
-
-
-@dataclass(frozen=True)
-class Yield:
-    """The part of the chips that are good enough.
-
-    Attributes:
-        threshold: Accuracy that a good chip has at least.
-        passed: Number of good chips.
-        chips: Number of chips.
-        interval: Wilson interval of the part of all chips that are good.
-    """
-
-    threshold: float
-    passed: int
-    chips: int
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -282,11 +265,6 @@ class PopulationResult:
         names = ("model", "data", "fault_model", "rate", "seed", "engine", "repair")
         return {name: getattr(self, name) for name in names}
 
-    def fingerprint(self) -> str:
-        """The SHA-256 of `identity`, hexadecimal."""
-        text = json.dumps(self.identity(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
     def merge(self, other: "PopulationResult") -> "PopulationResult":
         """Joins two results of disjoint chips of one population.
 
@@ -339,6 +317,8 @@ class PopulationResult:
             do not allow (one chip, or a part of the images) is None.
         """
         several, full = len(self.chips) > 1, self.folds == 1
+        if self.stop_interval is not None:
+            confidence = self.stop_interval.confidence
         interval = self.mean_interval(confidence, images=images) if several else None
         names = ("name", "model", "data", "engine", "repair", "rate", "seed", "fault_free")
         figures: dict[str, Any] = {name: getattr(self, name) for name in names}

@@ -37,6 +37,23 @@ class Interval:
         return (self.high - self.low) / 2
 
 
+@dataclass(frozen=True)
+class Yield:
+    """The part of the chips that are good enough.
+
+    Attributes:
+        threshold: Accuracy that a good chip has at least.
+        passed: Number of good chips.
+        chips: Number of chips.
+        interval: Wilson interval of the part of all chips that are good.
+    """
+
+    threshold: float
+    passed: int
+    chips: int
+    interval: Interval
+
+
 def check_confidence(confidence: float) -> None:
     """Raises ValueError unless `confidence` lies strictly between 0 and 1."""
     if not 0 < confidence < 1:
@@ -203,11 +220,11 @@ def effective_df(residuals: np.ndarray, groups: int = 1) -> float:
     residuals = np.asarray(residuals, dtype=np.float64).ravel()
     count = residuals.size
     df = count - groups
-    square = np.mean(residuals**2)
+    square = float(np.mean(residuals**2))
     if square == 0:
         return float(df)
     size = count / groups
-    excess = np.mean(residuals**4) / square**2 - 3
+    excess = float(np.mean(residuals**4) / square**2) - 3
     excess *= size**2 * (size - 1) / ((size - 1) ** 3 + 1)
     return float(df / (1 + df * max(excess, 0.0) / (2 * count)))
 

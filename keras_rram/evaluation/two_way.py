@@ -211,7 +211,7 @@ def bootstrap_interval(
         if images == "new":
             weights = rng.multinomial(columns, np.full(columns, 1 / columns), size=part)
         else:
-            weights = np.ones((part, columns))
+            weights = np.ones((part, columns), dtype=np.int64)
         means[start : start + part] = np.sum((rows @ matrix) * weights, axis=1) / matrix.size
     t = stats.t.ppf(0.5 + confidence / 2, max(formula.df, 1.0))
     tail = float(stats.norm.sf(math.sqrt(chips / (chips - 1)) * t))
