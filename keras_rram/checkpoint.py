@@ -40,7 +40,7 @@ def strategy_scope(model: keras.Model) -> AbstractContextManager:
 
 def _unnumbered(text: str) -> str:
     """Drops the counters that Keras appends to automatic names, which differ by process."""
-    return re.sub(r"_\d+(?=[/\"]|$)", "", text)
+    return re.sub(r"_\d+(?=[/_\"]|$)", "", text)
 
 
 def _variables(model: keras.Model) -> dict[str, list[Any]]:
@@ -57,8 +57,13 @@ def _variables(model: keras.Model) -> dict[str, list[Any]]:
     return {"model": list(model.variables), "optimizer": list(model.optimizer.variables)}
 
 
-def _signature(variables: Sequence[Any]) -> list[list[Any]]:
-    return [[_unnumbered(v.path), list(v.shape), str(v.dtype)] for v in variables]
+def _signature(variables: Sequence[Any], kind: str) -> list[list[Any]]:
+    # The path of an optimizer's variable depends on what was in scope when it was built.
+    names = [v.path if kind == "model" else v.path.rsplit("/", 1)[-1] for v in variables]
+    return [
+        [_unnumbered(name), list(variable.shape), str(variable.dtype)]
+        for name, variable in zip(names, variables, strict=True)
+    ]
 
 
 def _config_digest(model: keras.Model) -> str | None:
@@ -103,7 +108,7 @@ def save_checkpoint(
         "history": [dict(record) for record in history],
         "fingerprint": dict(fingerprint or {}),
         "config": _config_digest(model),
-        "signature": {kind: _signature(values) for kind, values in variables.items()},
+        "signature": {kind: _signature(values, kind) for kind, values in variables.items()},
     }
     arrays = {
         f"{kind}/{index}": _as_numpy(variable)
@@ -157,7 +162,7 @@ def restore_checkpoint(
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"'{path}' is not a training checkpoint: {error}") from error
     for kind, values in variables.items():
-        _compare_signatures(header["signature"][kind], _signature(values), kind, path)
+        _compare_signatures(header["signature"][kind], _signature(values, kind), kind, path)
     if header["config"] != _config_digest(model):
         raise ValueError(
             f"Checkpoint '{path}' is of a differently configured model: its weights have the same "

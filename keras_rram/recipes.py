@@ -175,7 +175,7 @@ RECIPES: dict[str, Recipe] = {
     # The offline digits, in a minute or two on two CPU cores.
     "digits": Recipe(
         optimizer="adam",
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         batch_size=64,
         epochs=15,
         schedule="one_cycle",

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -233,9 +234,7 @@ def crossed_components(data: np.ndarray, names: tuple[str, ...]) -> tuple[Varian
         )
     axes = range(data.ndim)
     subsets = [set(c) for size in axes for c in itertools.combinations(axes, size + 1)]
-    effects: dict[tuple[int, ...], np.ndarray] = {
-        (): np.mean(data, dtype=np.float64, keepdims=True)
-    }
+    effects: dict[tuple[int, ...], Any] = {(): np.mean(data, dtype=np.float64)}
     squares: dict[tuple[int, ...], tuple[float, int]] = {}
     for subset in subsets:
         out = tuple(axis for axis in axes if axis not in subset)

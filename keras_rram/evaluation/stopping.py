@@ -260,7 +260,9 @@ class StopRule:
         survey = min(SURVEY_GROWTH * plan.chips, self._cap(plan.folds))
         rough = plan.look == 1 and (folds < plan.folds or not reach)
         if survey > plan.chips and (rough or reach and chips > SURVEY_GROWTH * plan.chips):
-            return self._numbered(plan, survey, plan.folds, SURVEY_SHARE * plan.remaining, False)
+            if survey < self._cap(plan.folds):  # otherwise it may turn out to be all there is
+                error = SURVEY_SHARE * plan.remaining
+            return self._numbered(plan, survey, plan.folds, error, False)
         if reach:
             return self._numbered(plan, chips, folds, error, False)
         if (chips, folds) == (plan.chips, plan.folds):

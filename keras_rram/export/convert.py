@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.quiet import quiet
+from keras_rram.layers import faulty_layers
 from keras_rram.transform import bake
 
 QUANTIZATIONS = ("int8", "float32", "float16", "dynamic", "int16x8")
@@ -59,7 +60,7 @@ def convert(
         raise ValueError(
             f"`batch_size` must be a positive integer or None. Received: batch_size={batch_size!r}"
         )
-    plain = bake(model)
+    plain = bake(model) if faulty_layers(model) else model
     shape = (batch_size, *plain.inputs[0].shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype=plain.inputs[0].dtype)]
     with tempfile.TemporaryDirectory(prefix="keras_rram_") as folder, quiet() as messages:

@@ -7,6 +7,7 @@ compared with every weight tensor of its size, and the factors come out of the c
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
 
@@ -61,15 +62,20 @@ class Place:
         """Whether the weights are quantized."""
         return self.tensor.type == "INT8"
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of the transposed kernel; the file's differs from it by axes of length 1."""
         return tuple(self.kernel.values.shape[axis] for axis in self.order)
 
-    @property
+    @functools.cached_property
     def is_live(self) -> bool:
         """Whether the stored weights depend on the kernel at all."""
         return bool((np.nan_to_num(self.factor) != 0).any())
+
+    @functools.cached_property
+    def channel_factors(self) -> np.ndarray:
+        """`factor` as one vector over the output channels, in the order of Keras."""
+        return self.factor.transpose(np.argsort(self.order)).ravel()
 
     def transpose(self, values: np.ndarray) -> np.ndarray:
         """Returns an array in the kernel's layout in the file's."""

@@ -136,19 +136,19 @@ class TFLitePatcher:
             stored[name] = held
             if fault is None and self._gain(place) == 1:
                 continue
-            mask = np.float32(1) if fault is None else fault.mask
-            offset = None if fault is None else fault.offset
-            faulty = mask != np.float32(self._gain(place))
-            faulty = np.broadcast_to(faulty if offset is None else faulty | (offset != 0), held.shape)
-            trained = place.kernel.values[faulty] / np.float32(self._gain(place))
-            wanted = trained * np.broadcast_to(mask, held.shape)[faulty]
-            if offset is not None:
-                wanted = wanted + offset[faulty]
-            factor = place.restore(np.broadcast_to(place.factor, place.shape))[faulty]
+            if fault is None:
+                fault = Fault(np.ones(held.shape, np.float32))
+            gain = np.float32(self._gain(place))
+            changed = np.flatnonzero(_is_changed(fault, gain))
+            wanted = place.kernel.values.ravel()[changed] * (fault.mask.ravel()[changed] / gain)
+            if fault.offset is not None:
+                wanted = wanted + fault.offset.ravel()[changed]
+            # In the layout of Keras the output channels are last.
+            factor = place.channel_factors[changed % place.channel_factors.size]
             wanted = wanted * np.where(wanted == 0, 0.0, factor)
             if place.is_integer:
                 wanted = np.clip(np.rint(wanted), -_INT8_LIMIT, _INT8_LIMIT)
-            held[faulty] = wanted
+            held.reshape(-1)[changed] = wanted
         return stored
 
     def stuck_values(self, faults: Mapping[str, Fault]) -> StuckValues:
@@ -233,21 +233,25 @@ def convert_fault_free(
 def _write(place: Place, fault: Fault, gain: float, patched: bytearray) -> None:
     """Writes one fault at one place."""
     view = place.view(patched)
+    changed = place.transpose(_is_changed(fault, np.float32(gain)))
     if fault.offset is None:
+        # Most chips only lose weights. Their zero is the same in every quantization.
         lost = place.transpose(fault.mask == 0)
-        # Without an offset most chips only lose weights: the healthy bytes stay as they are.
-        changed = place.transpose(fault.mask != np.float32(gain))
         np.copyto(view, 0, where=lost)
         changed = changed & ~lost
         if not changed.any():
             return
-    else:
-        changed = place.transpose((fault.mask != np.float32(gain)) | (fault.offset != 0))
     if not place.is_live and place.kernel.values.any():
         return
     wanted = _values(place, fault, gain)[changed]
     factor = np.broadcast_to(place.factor, place.shape)[changed]
     view[changed] = _stored(place, wanted, factor)
+
+
+def _is_changed(fault: Fault, gain: np.float32) -> np.ndarray:
+    """Returns which weights differ from those of the fault-free file, in the kernel's layout."""
+    changed = fault.mask != gain
+    return changed if fault.offset is None else changed | (fault.offset != 0)
 
 
 def _values(place: Place, fault: Fault, gain: float) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Networks made of Drop-Connect blocks, and the table of what they cost."""
 
-from keras_rram.models.blocks import Placement, basic_block, conv_bn, linear_bottleneck
+from keras_rram.models.blocks import basic_block, conv_bn, linear_bottleneck
 from keras_rram.models.mini_mobilenet import mini_mobilenet
+from keras_rram.models.placement import Placement
 from keras_rram.models.resnet20 import resnet20
 from keras_rram.models.summary import Summary, SummaryRow, summary_table
 

@@ -4,105 +4,20 @@ Every block is a function of a Keras tensor that names its layers `<place>_<role
 with a kernel comes from a `Placement`, which knows the roles that sit on faulty hardware.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from keras_rram.constraints import DropConnect
-from keras_rram.layers import (
-    DropConnectConv2D,
-    DropConnectDense,
-    DropConnectDepthwiseConv2D,
-    faulty_layers,
-)
-from keras_rram.roles import resolve_scope, role_of
+from keras_rram.models.arguments import check_choice, check_positive
+from keras_rram.models.placement import DATA_FORMAT, Placement
 
 KerasTensor = Any
 
-# The networks read NHWC images whatever `keras.config.image_data_format()` says.
-DATA_FORMAT = "channels_last"
 # As in PyTorch, in which the study ran. The default momentum of Keras, 0.99, makes the moving
 # statistics lag behind in the first epochs of a short training.
 BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
 
 SHORTCUTS = ("A", "projection")
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Says which layers of a network sit on faulty hardware, and creates them.
-
-    A layer whose role is in `scope` is a Drop-Connect layer, any other the plain Keras layer.
-
-    Args:
-        drop_connect: drop rate in `[0, 1)` or `DropConnect` of the layers on faulty hardware; None
-            for plain Keras layers everywhere.
-        scope: a key of `keras_rram.roles.SCOPES`, a role, or several roles.
-
-    Raises:
-        ValueError: if `scope` names neither a scope nor a role.
-
-    Example:
-    ```python
-    placement = Placement(drop_connect=0.2, scope="depthwise")
-    placement.conv2d(16, 1, role="expand", name="block1_expand")  # keras.layers.Conv2D
-    placement.depthwise_conv2d(3, name="block1_depthwise")  # DropConnectDepthwiseConv2D
-    ```
-    """
-
-    drop_connect: float | DropConnect | None = None
-    scope: str | Iterable[str] = "blocks"
-
-    def __post_init__(self) -> None:
-        """Resolves the scope to its roles."""
-        # A generator of roles could be read once only.
-        object.__setattr__(self, "scope", resolve_scope(self.scope))
-
-    def conv2d(self, filters: int, kernel_size: int, *, role: str, name: str, **kwargs: Any) -> Any:
-        """Returns a 2D convolution of role `role`, plain or Drop-Connect."""
-        kwargs |= {"filters": filters, "kernel_size": kernel_size, "data_format": DATA_FORMAT}
-        return self._create(keras.layers.Conv2D, DropConnectConv2D, role, name, kwargs)
-
-    def depthwise_conv2d(self, kernel_size: int, *, name: str, **kwargs: Any) -> Any:
-        """Returns a depthwise 2D convolution of role `depthwise`, plain or Drop-Connect."""
-        kwargs |= {"kernel_size": kernel_size, "data_format": DATA_FORMAT}
-        return self._create(
-            keras.layers.DepthwiseConv2D, DropConnectDepthwiseConv2D, "depthwise", name, kwargs
-        )
-
-    def dense(self, units: int, *, name: str, **kwargs: Any) -> Any:
-        """Returns a dense layer of role `head`, plain or Drop-Connect."""
-        kwargs |= {"units": units}
-        return self._create(keras.layers.Dense, DropConnectDense, "head", name, kwargs)
-
-    def _create(self, plain: Any, faulty: Any, role: str, name: str, kwargs: dict) -> Any:
-        if self.drop_connect is None or role not in self.scope:
-            return plain(name=name, **kwargs)
-        return faulty(name=name, drop_connect=self.drop_connect, **kwargs)
-
-    def checked(self, model: keras.Model) -> keras.Model:
-        """Returns the model, once it is sure that `drop_connect` takes effect somewhere in it.
-
-        Raises:
-            ValueError: if `drop_connect` is given and no layer of the model has a role in `scope`.
-        """
-        if self.drop_connect is None or faulty_layers(model):
-            return model
-        kernel_layers = (
-            keras.layers.Conv2D,
-            keras.layers.DepthwiseConv2D,
-            keras.layers.Dense,
-        )
-        present = {role_of(layer) for layer in model.layers if isinstance(layer, kernel_layers)}
-        raise ValueError(
-            f"`drop_connect={self.drop_connect!r}` cannot take effect: no layer of model "
-            f"'{model.name}' has a role in `scope`. Received: scope of roles {sorted(self.scope)}, "
-            f"where the model has {sorted(present)}. Give a scope with one of these roles, build "
-            "the network with such layers (`resnet20` has linear bottlenecks only where "
-            "`replaced=` says so), or leave out `drop_connect`."
-        )
 
 
 def batch_normalization(x: KerasTensor, *, name: str) -> KerasTensor:
@@ -209,6 +124,7 @@ def linear_bottleneck(
             input can be neither added nor broadcast to the output.
 
     Example:
+
     ```python
     inputs = keras.Input((28, 28, 8))
     outputs = linear_bottleneck(inputs, 8, name="block1", placement=Placement(drop_connect=0.2))
@@ -307,6 +223,7 @@ def basic_block(
             would have to remove channels.
 
     Example:
+
     ```python
     inputs = keras.Input((32, 32, 16))
     outputs = basic_block(inputs, 32, stride=2, names=("c07", "c08"), replaced=(False, True))
@@ -368,36 +285,3 @@ def _option_a_shortcut(x: KerasTensor, filters: int, stride: int, *, name: str) 
             ((0, 0), columns), data_format="channels_first", name=f"{name}_pad"
         )(x)
     return x
-
-
-def check_positive(**sizes: Any) -> None:
-    """Raises a ValueError that names the first size that is not a positive integer."""
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={size!r}")
-
-
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raises a ValueError if `value` is not one of `choices`."""
-    if value not in (choices := tuple(choices)):
-        raise ValueError(f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}")
-
-
-def check_input_shape(input_shape: Any, least_side: int, reason: str) -> tuple[int, int, int]:
-    """Returns `input_shape` as `(height, width, channels)` of at least `least_side` pixels.
-
-    Raises:
-        ValueError: if it is not three positive integers, or a side is too small.
-    """
-    shape = tuple(input_shape)
-    if len(shape) != 3:
-        raise ValueError(
-            f"`input_shape` must be (height, width, channels). Received: input_shape={input_shape}"
-        )
-    check_positive(**dict(zip(("height", "width", "channels"), shape, strict=True)))
-    if min(shape[:2]) < least_side:
-        raise ValueError(
-            f"`input_shape` must be at least {least_side} pixels high and wide: {reason}. "
-            f"Received: input_shape={input_shape}. Use larger images or fewer strides."
-        )
-    return shape

@@ -6,16 +6,9 @@ from dataclasses import dataclass
 import keras
 
 from keras_rram.constraints import DropConnect
-from keras_rram.models.blocks import (
-    DATA_FORMAT,
-    Placement,
-    check_choice,
-    check_input_shape,
-    check_positive,
-    conv_bn,
-    linear_bottleneck,
-    mobilenet_initializer,
-)
+from keras_rram.models.arguments import check_choice, check_input_shape, check_positive
+from keras_rram.models.blocks import conv_bn, linear_bottleneck, mobilenet_initializer
+from keras_rram.models.placement import DATA_FORMAT, Placement
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,7 @@ def mini_mobilenet(
         ValueError: if an argument is out of range, or an option cannot take effect.
 
     Example:
+
     ```python
     model = keras_rram.models.mini_mobilenet(2, drop_connect=0.1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

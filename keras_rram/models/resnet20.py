@@ -5,16 +5,9 @@ from collections.abc import Iterable
 import keras
 
 from keras_rram.constraints import DropConnect
-from keras_rram.models.blocks import (
-    DATA_FORMAT,
-    SHORTCUTS,
-    Placement,
-    basic_block,
-    check_choice,
-    check_input_shape,
-    check_positive,
-    conv_bn,
-)
+from keras_rram.models.arguments import check_choice, check_input_shape, check_positive
+from keras_rram.models.blocks import SHORTCUTS, basic_block, conv_bn
+from keras_rram.models.placement import DATA_FORMAT, Placement
 
 # One row for each basic block: filters as a multiple of the width, and stride.
 BLOCKS = ((1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
@@ -66,6 +59,7 @@ def resnet20(
             take effect.
 
     Example:
+
     ```python
     model = keras_rram.models.resnet20(replaced=(4, 10, 16), drop_connect=0.3)
     model = keras_rram.models.resnet20(drop_connect=0.2, scope="convolutions")
