@@ -25,10 +25,9 @@ def set_batch_norm(model: keras.Model, seed: int = 1) -> keras.Model:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             size = layer.gamma.shape[0]
-            gamma = rng.uniform(0.5, 1.5, size) * rng.choice([-1, 1], size)
-            layer.set_weights(
-                [gamma, rng.normal(size=size), rng.normal(size=size), rng.uniform(0.5, 2, size)]
-            )
+            gamma = rng.uniform(1, 3, size) * rng.choice([-1, 1], size)
+            beta, mean = rng.normal(scale=0.1, size=(2, size))
+            layer.set_weights([gamma, beta, mean, rng.uniform(0.5, 1.5, size)])
     return model
 
 

@@ -8,14 +8,15 @@ is right with probability p_k exactly, and images that are hard for one chip are
 import numpy as np
 from scipy import special
 
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
+
 
 def chip_accuracies(rng, shape, mean, sd, kind):
     """True accuracies and their true mean: beta, or logit-normal with `sd` on the logit scale."""
     if kind == "beta":
         size = mean * (1 - mean) / sd**2 - 1
         return rng.beta(mean * size, (1 - mean) * size, shape), mean
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    truth = weights @ special.expit(special.logit(mean) + sd * nodes) / weights.sum()
+    truth = WEIGHTS @ special.expit(special.logit(mean) + sd * NODES) / WEIGHTS.sum()
     return special.expit(special.logit(mean) + sd * rng.standard_normal(shape)), truth
 
 

@@ -51,9 +51,6 @@ def test_kept_answers_give_the_two_way_interval_of_the_differences():
 def test_the_difference_covers():
     rng = np.random.default_rng(2)
     truth = np.diff(
-        [special.ndtr((1.2 + shift) / np.sqrt(1 + 0.3**2 + 1 + 0.4**2)) for shift in (0, 0.3)]
-    )[0]
-    truth = np.diff(
         [special.ndtr((1.2 + shift) / np.sqrt(0.3**2 + 1 + 0.4**2)) for shift in (0, 0.3)]
     )[0]
     held = []
@@ -115,7 +112,9 @@ def test_three_factors_are_found():
     for _ in range(500):
         data = np.zeros(sizes)
         for source, variance in truth.items():
-            shape = [n if name in source.split(":") else 1 for n, name in zip(sizes, names)]  # noqa: B905
+            shape = [
+                n if name in source.split(":") else 1 for n, name in zip(sizes, names, strict=True)
+            ]
             data = data + variance**0.5 * rng.standard_normal(shape)
         for component in crossed_components(data, names):
             found[component.source].append(component.estimate)

@@ -17,7 +17,7 @@ def random_faults(seed, rate=0.2, stuck=True, gain=1.0):
     faults = {}
     for name, kernel in kernels_of(export_models.model()).items():
         shape = kernel.values.shape
-        mask = rng.choice([0, 1, 0.5], p=[rate, 1 - 2 * rate, rate], size=shape)
+        mask = rng.choice([0, 1, 0.7], p=[rate, 1 - 2 * rate, rate], size=shape)
         offset = np.zeros(shape, np.float32)
         if stuck:
             offset = np.where(mask == 0, rng.normal(size=shape), 0) * rng.integers(0, 2, shape)

@@ -51,36 +51,12 @@ class Engine(Protocol):
     def group(self) -> int: ...  # noqa: D102
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
-        """Evaluates each task's chip on its images; the order of the answers is that of the tasks."""
+        """Evaluates each task's chip on its images, in order."""
         ...
 
 
 def achieved_rate(faults: Mapping[str, Fault]) -> float:
-    """Returns the share of faulty weights over all kernels of a chip, in `[0, 1]`; 0 without any."""
+    """Returns the share of faulty weights over all kernels of a chip; 0 without any kernel."""
     weights = sum(fault.mask.size for fault in faults.values())
     faulty = sum(int(np.count_nonzero(fault.faulty)) for fault in faults.values())
     return faulty / weights if weights else 0.0
-
-
-def check_data(images: np.ndarray, labels: np.ndarray, input_shape: Sequence[int | None]) -> None:
-    """Raises ValueError unless `images` and `labels` are test data of a model.
-
-    Args:
-        images: array `(n, ...)`.
-        labels: integer classes `(n,)`.
-        input_shape: shape of one image as the model takes it, None where any size fits.
-    """
-    fits = images.ndim == len(input_shape) + 1 and all(
-        size is None or size == received
-        for size, received in zip(input_shape, images.shape[1:], strict=True)
-    )
-    if not fits or not len(images):
-        raise ValueError(
-            f"expected test images of shape {('n', *input_shape)}. Received: shape {images.shape} "
-            "(`Dataset.arrays('test')` gives what the model was trained for)"
-        )
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"expected {len(images)} integer labels, one for each image. Received: shape "
-            f"{labels.shape}, dtype {labels.dtype} (one-hot labels: pass `labels.argmax(-1)`)"
-        )

@@ -1,5 +1,6 @@
 """The reference engine: any Keras backend, any model, any fault model, any repair."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -214,15 +215,14 @@ def _group_size(model: keras.Model, batch: int) -> int:
     """Returns how many chips JAX evaluates at once: a power of two that fits into memory."""
     import jax
 
-    shapes = [getattr(layer, "output", None) for layer in _with_outputs(model)]
-    sizes = [int(np.prod(output.shape[1:])) for output in shapes if _is_known(output)]
-    if not sizes:
+    largest = max((_size(layer.output) for layer in _with_outputs(model)), default=0)
+    if not largest:
         return 1  # a subclassed model: nothing is known about its activations
     device = jax.devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
     available = _MEMORY_SHARE * limit if limit else _CPU_BYTES
     # XLA reuses buffers: about three of the largest live at a time.
-    chips = int(available // (3 * 4 * max(sizes) * batch))
+    chips = int(available // (3 * 4 * largest * batch))
     cap = min(max(chips, 1), _LARGEST_GROUP.get(device.platform, 1))
     return 1 << (cap.bit_length() - 1)
 
@@ -236,5 +236,7 @@ def _with_outputs(model: keras.Model) -> Iterator[keras.Layer]:
         yield layer
 
 
-def _is_known(output: Any) -> bool:
-    return hasattr(output, "shape") and None not in output.shape[1:]
+def _size(output: Any) -> int:
+    """Returns the number of elements for one image, 0 where it is not known."""
+    shape = getattr(output, "shape", (None, None))[1:]
+    return 0 if None in shape else math.prod(shape)

@@ -213,9 +213,7 @@ def _dask_client(scheduler: str | None) -> Any:
     try:
         from distributed import Client
     except ImportError:
-        raise ValueError(
-            "parallel='dask' needs Dask: pip install 'dask[distributed]'."
-        ) from None
+        raise ValueError("parallel='dask' needs Dask: pip install 'dask[distributed]'.") from None
     if not scheduler:
         raise ValueError(
             "parallel='dask' needs the address of its scheduler: scheduler='tcp://host:8786' "

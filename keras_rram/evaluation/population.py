@@ -1,26 +1,40 @@
 """Evaluates a population of chips: resumable, in parallel, to a wanted precision."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_rram.chips import Chip
+from keras_rram.evaluation.arguments import (
+    at_rates,
+    check_data,
+    check_indices,
+    check_parallel,
+    stop_rule,
+)
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.choice import Prepared, Workload, check_choice, prepare
-from keras_rram.evaluation.engine import Answers, Task, check_data
-from keras_rram.evaluation.folds import stratified_folds
+from keras_rram.evaluation.choice import Workload, check_choice
+from keras_rram.evaluation.fingerprint import (
+    array_sha256,
+    describe_repair,
+    model_sha256,
+    without_rate,
+)
+from keras_rram.evaluation.folded import FoldedImages
 from keras_rram.evaluation.keras_engine import Repair
-from keras_rram.evaluation.parallel import Pool
 from keras_rram.evaluation.progress import Progress
-from keras_rram.evaluation.records import Records, array_sha256, model_sha256, read_run
+from keras_rram.evaluation.rate_run import RateRun
+from keras_rram.evaluation.records import Records, read_run
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.stopping import Done, Plan, StopRule
-from keras_rram.faults import FaultModel, serialize
+from keras_rram.evaluation.runner import Runner
+from keras_rram.evaluation.statistics import Interval
+from keras_rram.evaluation.stopping import StopRule
+from keras_rram.faults import FaultModel
 from keras_rram.layers import faulty_layers
 
 log = logging.getLogger(__name__)
@@ -133,11 +147,12 @@ def run_population(
         quantization: "float32", or "int8" for the numbers of a deployed file.
         calibration: training images for int8, see `keras_rram.export.convert`.
     """
-    images, labels = _check_data(model, data)
-    jobs = _check_parallel(jobs, parallel, scheduler)
+    indices = check_indices(chips, first_chip)
+    images, labels = check_data(model, data)
+    jobs = check_parallel(jobs, parallel, scheduler)
     check_choice(engine, quantization, calibration, repair)
-    models = _at_rates(fault_model, rates)
-    rule = _rule(stop, chips, len(labels))
+    models = at_rates(fault_model, rates)
+    rule = stop_rule(stop, chips, len(labels))
     largest = max(models, key=lambda one: one.rate)
     probe = Chip(largest, seed, int(np.random.default_rng(seed).integers(1 << 20, 1 << 31)))
     work = Workload(model, images, labels, probe, quantization, calibration, repair)
@@ -145,37 +160,39 @@ def run_population(
         "model": model_sha256(model),
         "data": array_sha256(images, labels),
         "images": len(labels),
-        "fault_model": _without_rate(fault_model),
+        "fault_model": without_rate(fault_model),
         "seed": seed,
         "quantization": quantization,
-        "repair": _describe(repair),
+        "repair": describe_repair(repair),
         "stop": None if rule is None else {**asdict(rule), "first_chip": first_chip},
     }
     if calibration is not None:
         fingerprint["calibration"] = array_sha256(np.asarray(calibration))
         if any(layer.drop_connect.rescale for layer in faulty_layers(model).values()):
             fingerprint["largest_rate"] = largest.rate  # its scale is in the int8 file
-    indices = range(first_chip, first_chip + _check_count(chips, first_chip))
-    with ExitStack() as stack:
-        records = Records(out, resume)
-        stack.callback(records.close)
-        runner = _Runner(work, engine, jobs, parallel, scheduler, records, stack)
-        runner.begin(fingerprint)
-        bar = stack.enter_context(Progress(progress, len(models)))
-        runs = [_Rate(runner, one, indices, rule, bar) for one in models]
+    with (
+        closing(Records(out, resume)) as records,
+        Runner(work, engine, records, jobs, parallel, scheduler) as runner,
+        Progress(progress) as bar,
+    ):
+        healthy = runner.begin(fingerprint)
+        folds = FoldedImages(labels, healthy, seed, first_chip)
+        runs = [RateRun(one, seed, indices, folds, rule) for one in models]
         interrupted = False
         try:
             for run in runs:
-                run.finish()
+                run.finish(runner, records, bar)
         except KeyboardInterrupt:
             interrupted = True
-        done = [run for run in runs if records.chips(run.rate)]
-        if not done:
+        found = [run for run in runs if run.chips(records)]
+        if not found:
             raise KeyboardInterrupt
-        results = tuple(run.result() for run in done)
+        results = tuple(
+            _result(records, run.rate, run.chips(records), run.interval) for run in found
+        )
     if interrupted:
         log.warning("Interrupted: the results hold the chips that were finished.")
-    return Evaluation(results, tuple(run.reason for run in done), runner.name, interrupted)
+    return Evaluation(results, tuple(run.reason for run in found), runner.name, interrupted)
 
 
 def load_run(folder: str) -> list[PopulationResult]:
@@ -195,193 +212,29 @@ def load_run(folder: str) -> list[PopulationResult]:
         raise ValueError(
             f"'{folder}' was ended by a stop rule: call evaluate_population(..., resume=True)."
         )
-    return [
-        _result(records, tuple(records.chips(rate).values()), rate, None) for rate in records.rates
-    ]
+    return [_result(records, rate, tuple(records.chips(rate).values())) for rate in records.rates]
 
 
-class _Runner:
-    """Prepares engine and workers when the first chip needs them, and carries out tasks."""
-
-    def __init__(
-        self,
-        work: Workload,
-        engine: str,
-        jobs: int,
-        parallel: str,
-        scheduler: str | None,
-        records: Records,
-        stack: ExitStack,
-    ):
-        self.work, self.records = work, records
-        self._engine, self._jobs = engine, jobs
-        self._parallel, self._scheduler, self._stack = parallel, scheduler, stack
-        self._prepared: Prepared | None = None
-        self._pool: Pool | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self._engine} {self.work.quantization}"
-
-    def begin(self, fingerprint: dict[str, Any]) -> None:
-        """Opens the records, after making sure that they are of the same evaluation."""
-        header = self.records.header
-        if header is not None:
-            if self._engine == "auto":
-                self._engine = header["fingerprint"]["engine"]
-            fault_free = self.records.fault_free
-        else:
-            self._prepare()
-            fault_free = None
-        fingerprint = {**fingerprint, "engine": self._engine}
-        if self._engine == "keras":
-            fingerprint["backend"] = keras.backend.backend()
-        self.records.check(fingerprint)
-        if fault_free is None:
-            (answers,) = self._prepare().engine.answer([Task(None)])
-            fault_free = ChipResult.from_answers(0, 0.0, 0.0, answers.correct)
-        self.records.begin(self.work.model.name, fingerprint, fault_free)
-
-    def run(self, tasks: list[Task], images: int) -> Iterator[Answers]:
-        """Yields the answers of tasks, in order."""
-        engine, recipe = self._prepare().engine, self._prepare().recipe
-        if recipe is None:
-            for start in range(0, len(tasks), engine.group):
-                yield from engine.answer(tasks[start : start + engine.group])
-            return
-        if self._pool is None:
-            self._pool = self._stack.enter_context(
-                Pool(recipe, self._jobs, self._parallel, self._scheduler)
-            )
-        yield from self._pool.run(tasks, images, engine.group)
-
-    def _prepare(self) -> Prepared:
-        if self._prepared is None:
-            has_workers = self._jobs > 1 or self._parallel == "dask"
-            self._prepared = prepare(self.work, self._engine, self._jobs, has_workers)
-            self._engine = self._prepared.engine.name
-        return self._prepared
-
-
-class _Rate:
-    """The chips of one fault rate: what is missing, and what they say."""
-
-    def __init__(
-        self,
-        runner: _Runner,
-        fault_model: FaultModel,
-        indices: range,
-        rule: StopRule | None,
-        bar: Progress,
-    ):
-        self._runner, self._fault_model, self._indices = runner, fault_model, indices
-        self._rule, self._bar = rule, bar
-        self._done: Done | None = None
-        self._cuts: dict[int, list[np.ndarray]] = {}
-        self.rate = float(fault_model.rate)
-        self.reason = "interrupted"
-
-    def finish(self) -> None:
-        """Evaluates what is missing, look by look where there is a stop rule."""
-        if self._rule is None:
-            self._evaluate(Plan(len(self._indices), 1, self._total, 1, 0.0, 0.0))
-            self.reason = f"all {len(self._indices)} chips on all images"
-            return
-        plan = self._rule.first_plan()
-        while True:
-            self._evaluate(plan)
-            answers = [self._answers(self._recorded[index], plan.folds) for index in self._of(plan)]
-            found = self._rule.next(plan, answers)
-            if isinstance(found, Done):
-                self._done, self.reason = found, found.reason
-                return
-            plan = found
-
-    def result(self) -> PopulationResult:
-        """Returns what the chips say, those of an interrupted look on their common images."""
-        chips = [self._recorded[index] for index in self._indices if index in self._recorded]
-        folds = max(chip.folds for chip in chips)
-        alike = tuple(
-            chip if chip.folds == folds else self._reduced(chip, folds) for chip in chips
-        )
-        interval = None if self._done is None else self._done.interval
-        return _result(self._runner.records, alike, self.rate, interval)
-
-    @property
-    def _total(self) -> int:
-        return len(self._runner.work.labels)
-
-    @property
-    def _recorded(self) -> dict[int, ChipResult]:
-        return self._runner.records.chips(self.rate)
-
-    def _of(self, plan: Plan) -> range:
-        return self._indices[: plan.chips]
-
-    def _evaluate(self, plan: Plan) -> None:
-        """Evaluates every chip of a plan on the images of its fold that it has not yet seen."""
-        jobs = []
-        for number, index in enumerate(self._of(plan)):
-            known = self._recorded.get(index)
-            if known is None or known.folds > plan.folds:
-                jobs.append((index, plan.fold(number), known))
-        seed = self._runner.records_seed
-        tasks = [
-            Task(Chip(self._fault_model, seed, index), self._missing(known, plan.folds, fold))
-            for index, fold, known in jobs
-        ]
-        self._bar.start(self.rate, self._recorded.values(), len(jobs))
-        if not jobs:
-            return
-        answered = self._runner.run(tasks, plan.images_per_chip)
-        for (index, fold, known), task, answers in zip(jobs, tasks, answered, strict=True):
-            correct = answers.correct
-            if known is not None:
-                correct = self._joined(known, task.images, correct, plan.folds, fold)
-            chip = ChipResult.from_answers(
-                index, self.rate, answers.fault_rate, correct, fold, plan.folds
-            )
-            self._runner.records.add(chip)
-            self._bar.add(chip)
-
-    def _images(self, folds: int, fold: int) -> np.ndarray:
-        if folds not in self._cuts:
-            healthy = self._runner.records.fault_free
-            right = None if healthy is None else healthy.answers
-            # What the healthy model gets wrong is a stratum of its own.
-            strata = 2 * self._runner.work.labels + (0 if right is None else right)
-            seed = self._runner.records_seed
-            self._cuts[folds] = stratified_folds(strata, self._total // folds, seed)
-        return self._cuts[folds][fold]
-
-    def _missing(self, known: ChipResult | None, folds: int, fold: int) -> np.ndarray | None:
-        if known is None:
-            return None if folds == 1 else self._images(folds, fold)
-        return np.setdiff1d(self._images(folds, fold), self._images(known.folds, known.fold))
-
-    def _joined(
-        self, known: ChipResult, images: np.ndarray, correct: np.ndarray, folds: int, fold: int
-    ) -> np.ndarray:
-        everything = np.zeros(self._total, bool)
-        everything[self._images(known.folds, known.fold)] = known.answers
-        everything[images] = correct
-        return everything[self._images(folds, fold)]
-
-    def _answers(self, chip: ChipResult, folds: int) -> np.ndarray:
-        """Returns a chip's answers on its fold of a cut that may be finer than its own."""
-        if chip.folds == folds:
-            return chip.answers
-        fold = (chip.index - self._indices[0]) // 2 % folds
-        own = self._images(chip.folds, chip.fold)
-        return chip.answers[np.searchsorted(own, self._images(folds, fold))]
-
-    def _reduced(self, chip: ChipResult, folds: int) -> ChipResult:
-        fold = (chip.index - self._indices[0]) // 2 % folds
-        return ChipResult.from_answers(
-            chip.index,
-            chip.fault_rate,
-            chip.achieved_fault_rate,
-            self._answers(chip, folds),
-            fold,
-            folds,
-        )
+def _result(
+    records: Records, rate: float, chips: tuple[ChipResult, ...], interval: Interval | None = None
+) -> PopulationResult:
+    header, fault_free = records.header, records.fault_free
+    if header is None or fault_free is None:
+        raise ValueError(f"'{records.folder}' holds no run.")
+    fingerprint = header["fingerprint"]
+    described = fingerprint["fault_model"]
+    if "rate" in described["config"]:
+        described = {**described, "config": {**described["config"], "rate": rate}}
+    return PopulationResult(
+        model=fingerprint["model"],
+        data=fingerprint["data"],
+        fault_model=described,
+        rate=rate,
+        seed=fingerprint["seed"],
+        engine=f"{fingerprint['engine']} {fingerprint['quantization']}",
+        fault_free=fault_free.accuracy,
+        chips=chips,
+        repair=fingerprint["repair"],
+        name=header["name"],
+        stop_interval=interval,
+    )

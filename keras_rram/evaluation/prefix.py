@@ -68,10 +68,11 @@ def cut(model: keras.Model, images: int, least_share: float = LEAST_SHARE) -> Cu
 
 
 def _candidates(model: Any) -> list[Any]:
-    """Returns the clean tensors that all later layers depend on alone, in the order of the model."""
+    """Returns the clean tensors that all later layers depend on alone, in order."""
     graph = model if hasattr(model, "_nodes_by_depth") else keras.Model(model.inputs, model.outputs)
     nodes = [
-        node for depth in sorted(graph._nodes_by_depth, reverse=True)
+        node
+        for depth in sorted(graph._nodes_by_depth, reverse=True)
         for node in graph._nodes_by_depth[depth]
     ]
     maker = {id(tensor): node for node in nodes for tensor in node.outputs}

@@ -13,19 +13,15 @@ Both files depend on the fingerprint alone, and not on when, where or in how man
 carried out.
 """
 
-import hashlib
+import fcntl
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-import keras
-import numpy as np
-
 from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.files import written_whole
-from keras_rram.layers import DropConnectMixin, faulty_layers
 
 SCHEMA = "keras_rram.run/1"
 _RUN, _CHIPS = "run.json", "chips.jsonl"
@@ -36,12 +32,12 @@ class Records:
 
     Args:
         out: folder of the run, made if needed; None keeps everything in memory.
-        resume: whether a run that is in the folder goes on. A line that a kill cut short is
-            removed.
+        resume: whether a run that is in the folder goes on. A line that a kill cut short does not
+            count, and is removed when chips are added.
 
     Raises:
         ValueError: if the folder has a run and `resume` is off, or if its files are damaged.
-        OSError: if the folder cannot be made or written.
+        OSError: if the folder cannot be read.
 
     Attributes:
         folder: the folder, or None.
@@ -53,11 +49,11 @@ class Records:
         self.header: dict[str, Any] | None = None
         self._latest: dict[float, dict[int, ChipResult]] = {}
         self._file: BinaryIO | None = None
+        self._whole = 0
         if self.folder is None:
             if resume:
                 raise ValueError("expected `out`, the folder to resume. Received: out=None")
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / _RUN).exists() or (self.folder / _CHIPS).exists():
             if not resume:
                 raise ValueError(
@@ -72,14 +68,12 @@ class Records:
         path = folder / _CHIPS
         if not path.exists():
             return
-        if self.header is None:
-            raise ValueError(f"'{path}' has no '{_RUN}' beside it that says what was evaluated.")
-        whole = 0
-        with path.open("rb+") as file:
+        with path.open("rb") as file:
             for line, chip in _lines(file, path):
-                whole += len(line)
+                self._whole += len(line)
                 self._keep(chip)
-            file.truncate(whole)
+        if self._latest and self.header is None:
+            raise ValueError(f"'{path}' has no '{_RUN}' beside it that says what was evaluated.")
 
     def check(self, fingerprint: Mapping[str, Any]) -> None:
         """Raises ValueError, naming what differs, unless a run found here has this fingerprint."""
@@ -100,21 +94,32 @@ class Records:
             )
 
     def begin(self, name: str, fingerprint: Mapping[str, Any], fault_free: ChipResult) -> None:
-        """Writes the identity of the run and opens it for chips."""
+        """Writes the identity of the run and opens it for chips.
+
+        Raises:
+            ValueError: if another process is writing it.
+            OSError: if the folder cannot be made or written.
+        """
         header = {
             "schema": SCHEMA,
             "name": name,
             "fingerprint": dict(fingerprint),
             "fault_free": fault_free.to_dict(),
         }
-        if self.header is None:
-            self.header = header
-            if self.folder is not None:
-                with written_whole(self.folder / _RUN) as temporary:
-                    temporary.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        if self.folder is not None:
-            # Unbuffered: a line is with the operating system before the next chip begins.
-            self._file = (self.folder / _CHIPS).open("ab", buffering=0)
+        is_new, self.header = self.header is None, self.header or header
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: a line is with the operating system before the next chip begins.
+        self._file = (self.folder / _CHIPS).open("ab", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"'{self.folder}' is being written by another process.") from None
+        self._file.truncate(self._whole)
+        if is_new:
+            with written_whole(self.folder / _RUN) as temporary:
+                temporary.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
     @property
     def fault_free(self) -> ChipResult | None:
@@ -175,8 +180,8 @@ def merge_runs(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> 
     header = _header(first)
     if header["fingerprint"]["stop"] is not None:
         raise ValueError(
-            f"'{first.folder}' was ended by a stop rule, which chose its number of chips: such runs "
-            "cannot be merged. Evaluate all chips in one run."
+            f"'{first.folder}' was ended by a stop rule, which chose its number of chips: "
+            "such runs cannot be merged. Evaluate all chips in one run."
         )
     for part in others:
         part.check(header["fingerprint"])
@@ -208,55 +213,6 @@ def read_run(folder: str | os.PathLike) -> Records:
     if not (pathlib.Path(folder) / _RUN).is_file():
         raise ValueError(f"'{folder}' holds no run: it has no '{_RUN}'.")
     return Records(folder, resume=True)
-
-
-def model_sha256(model: keras.Model) -> str:
-    """Returns the SHA-256 of what a model computes: weights, layers and their options.
-
-    Left out is what differs between equal models: the programmed chip, drop rates, random states,
-    and the names of layers that no fault can reach.
-    """
-    layers = faulty_layers(model)
-    ignored = {
-        id(variable)
-        for layer in layers.values()
-        for variable in (
-            layer.drop_rate,
-            *layer.fault_masks.values(),
-            *layer.fault_offsets.values(),
-        )
-    }
-    digest = hashlib.sha256()
-    for layer in model._flatten_layers(include_self=False):
-        if not layer._layers:
-            name = layer.name if layer.name in layers else ""
-            digest.update(json.dumps([type(layer).__name__, name, _options(layer)]).encode())
-    for variable in model.trainable_variables + model.non_trainable_variables:
-        values = keras.ops.convert_to_numpy(variable)
-        # The states of random generators are integers.
-        if id(variable) not in ignored and values.dtype.kind not in "iu":
-            digest.update(array_sha256(values).encode())
-    return digest.hexdigest()
-
-
-def array_sha256(*arrays: np.ndarray) -> str:
-    """Returns the SHA-256 of arrays: types, shapes and values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _options(layer: keras.Layer) -> str:
-    try:
-        config = layer.get_config()
-    except NotImplementedError:
-        return ""
-    rescale = isinstance(layer, DropConnectMixin) and getattr(layer.drop_connect, "rescale", None)
-    for name in ("name", "drop_connect", "fault_offsets", "trainable", "seed", "build_config"):
-        config.pop(name, None)
-    return json.dumps([config, rescale], sort_keys=True, default=repr)
 
 
 def _header(records: Records) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import keras
 
 from keras_rram.models.arguments import check_choice, check_positive
 from keras_rram.models.placement import DATA_FORMAT, Placement
+from keras_rram.normalization import FusedBatchNormalization
 
 KerasTensor = Any
 
@@ -22,7 +23,7 @@ SHORTCUTS = ("A", "projection")
 
 def batch_normalization(x: KerasTensor, *, name: str) -> KerasTensor:
     """Normalizes the channels of `x` (the last axis), with the constants of all networks here."""
-    return keras.layers.BatchNormalization(**BATCH_NORMALIZATION, name=name)(x)
+    return FusedBatchNormalization(**BATCH_NORMALIZATION, name=name)(x)
 
 
 def conv_bn(

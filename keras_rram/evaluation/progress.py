@@ -1,0 +1,81 @@
+"""A progress bar with the accuracy so far, its half-width, and the time left."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from keras_rram.evaluation.chip_result import ChipResult
+from keras_rram.evaluation.two_way import chip_interval
+
+
+class Progress:
+    """The bar of a run, one for each fault rate; a context manager.
+
+    Args:
+        show: whether there is a bar at all.
+    """
+
+    def __init__(self, show: bool):
+        self._show = show
+        self._bar: Any = None
+        self._rate: float | None = None
+        self._counts: dict[int, tuple[int, int]] = {}
+
+    def __enter__(self) -> "Progress":
+        """Shows nothing yet."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Leaves the last bar as it is."""
+        self._close()
+
+    def start(self, rate: float, known: Iterable[ChipResult], more: int) -> None:
+        """Begins a fault rate, or its next look.
+
+        Args:
+            rate: the fault rate.
+            known: chips that are evaluated already.
+            more: number of chips that will be.
+        """
+        if not self._show:
+            return
+        if rate != self._rate or self._bar is None:
+            self._close()
+            self._rate = rate
+            self._counts = {chip.index: (chip.correct, chip.total) for chip in known}
+            self._bar = tqdm(
+                desc=f"{rate:.1%} faults",
+                unit="chip",
+                initial=len(self._counts),
+                total=len(self._counts),
+                dynamic_ncols=True,
+            )
+        self._bar.total = self._bar.n + more
+        self._describe()
+        self._bar.refresh()
+
+    def add(self, chip: ChipResult) -> None:
+        """Counts a chip."""
+        if self._bar is None:
+            return
+        self._counts[chip.index] = (chip.correct, chip.total)
+        if self._bar.update():
+            self._describe()
+
+    def _describe(self) -> None:
+        if not self._counts:
+            return
+        correct, total = np.array(list(self._counts.values())).T
+        text = f"accuracy {np.mean(correct / total):.2%}"
+        if len(correct) > 1:
+            interval = chip_interval(correct, total, images="test_set")
+            text += f" +- {100 * interval.half_width:.2f}"
+        self._bar.set_postfix_str(text, refresh=False)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._describe()
+            self._bar.close()
+            self._bar = None

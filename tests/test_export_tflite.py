@@ -1,0 +1,84 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rram import Chip, StuckAtZero
+from keras_rram.models import mini_mobilenet
+from tests.tools import run_tool
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    keras.utils.set_random_seed(1)
+    model = mini_mobilenet(1, drop_connect=0.2, scope="all")
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    model.save(path)
+    return path
+
+
+@pytest.mark.slow
+def test_writes_chips_and_resumes(model_path, tmp_path):
+    common = [f"--model={model_path}", "--fault_rate=0.2", "--images=50", f"--out={tmp_path}/o"]
+    # An untrained network's classes are near ties: float32 is what can be compared.
+    common += ["--quantization=float32"]
+    output = run_tool("export_tflite", *common, "--chips=2")
+    assert "2 files written and verified" in output
+    output = run_tool("export_tflite", *common, "--chips=3", "--resume")
+    assert "1 files written and verified, 2 kept" in output
+    sidecar = json.loads((tmp_path / "o" / "chip_0_00002.tflite.json").read_text())
+    assert sidecar["chip"]["index"] == 2
+    assert sidecar["command"].startswith("python -m tools.export_tflite --model=")
+
+
+@pytest.mark.slow
+def test_a_saved_chip_goes_into_its_file(model_path, tmp_path):
+    model = keras.models.load_model(model_path)
+    Chip(StuckAtZero(0.3), seed=5).save(tmp_path / "chip.npz", model)
+    output = run_tool(
+        "export_tflite",
+        f"--model={model_path}",
+        f"--chip={tmp_path}/chip.npz",
+        "--quantization=float32",
+        "--images=20",
+        f"--out={tmp_path}/out",
+    )
+    assert "1 files written" in output
+    (path,) = [p for p in (tmp_path / "out").glob("chip_*.tflite")]
+    assert (
+        abs(json.loads(path.with_name(path.name + ".json").read_text())["fault_rate"] - 0.3) < 0.1
+    )
+
+
+def run_main(*arguments):
+    from absl import flags
+    from absl.testing import flagsaver
+
+    from tools import export_tflite
+
+    with flagsaver.flagsaver():
+        flags.FLAGS(["export_tflite", *map(str, arguments)])
+        export_tflite.main(["export_tflite"])
+
+
+def test_bad_input_is_a_clear_error(model_path, tmp_path):
+    out = f"--out={tmp_path / 'out'}"
+    model = f"--model={model_path}"
+    for arguments, message in (
+        ((model, "--fault_rate=1.5"), r"must be in \[0, 1\)"),
+        ((model, "--chips=2"), "need --fault_rate"),
+        ((model, "--fault_rate=0.1", "--chip=x.npz"), "exclude each other"),
+        ((model, "--chip=x.npz"), "x.npz"),
+        (("--model=nowhere.keras",), "no such file"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            run_main(*arguments, out)
+    plain = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    plain.save(tmp_path / "plain.keras")
+    with pytest.raises(ValueError, match="no Drop-Connect layer"):
+        run_main(f"--model={tmp_path / 'plain.keras'}", "--fault_rate=0.1", out)
+    assert not (tmp_path / "out").exists()
+    np.savez(tmp_path / "map.npz", elsewhere=np.ones(3))
+    with pytest.raises(ValueError, match="no such layer"):
+        run_main(model, f"--chip={tmp_path / 'map.npz'}", out)
