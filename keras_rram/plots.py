@@ -1,8 +1,8 @@
 """Figures of training and of populations of chips, as small PNG files.
 
 Every function writes one file, whole or not at all, with the Agg canvas and without `pyplot`: no
-global state of matplotlib is read or changed. Colours are those of Okabe and Ito, which colour-blind
-people can tell apart (https://jfly.uni-koeln.de/color/); line styles and markers differ as well.
+global state of matplotlib is read or changed. Colours are those of Okabe and Ito, which can be told
+apart by colour-blind people (https://jfly.uni-koeln.de/color/); line styles and markers differ too.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.two_way import chip_interval
@@ -23,6 +23,8 @@ _LINES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#555555"
 _LEAST_CHIPS = 2
+_SETTLED_CHIPS = 8
+_MOST_TICKS = 8
 
 
 def training_curves(history: Any, path: str | os.PathLike) -> None:
@@ -51,12 +53,16 @@ def training_curves(history: Any, path: str | os.PathLike) -> None:
             axes.plot(epochs, curves[prefix + name], "--s", color=COLOURS[1], label=label, **style)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        if len(epochs) == 1:
+            axes.set_xticks(epochs)
         axes.set_ylabel(name)
     low, high = (curves.get(f"val_chip_accuracy_{end}") for end in ("min", "max"))
     if low is not None and high is not None and np.nanmax(high - low) > 0:
         band = {"color": COLOURS[1], "alpha": 0.15, "linewidth": 0}
         accuracy.fill_between(epochs, low, high, label="worst to best chip", **band)
-    loss.set_ylim(bottom=0)
+    highest = max(np.nanmax(curves[name]) for name in ("loss", prefix + "loss") if name in curves)
+    accuracy.margins(y=0.12)
+    loss.set_ylim(0, 1.05 * highest if np.isfinite(highest) and highest > 0 else 1)
     _percent(accuracy.yaxis)
     for axes in (loss, accuracy):
         _legend(axes)
@@ -120,6 +126,9 @@ def accuracy_against_rate(
     axes.set_xlabel("fault rate")
     axes.set_ylabel("accuracy")
     _percent(axes.xaxis)
+    swept = sorted({result.rate for curve in named.values() for result in curve})
+    if len(swept) <= _MOST_TICKS and np.min(np.diff(swept), initial=1) > 0.06 * swept[-1]:
+        axes.set_xticks(swept)
     _percent(axes.yaxis)
     _legend(axes)
     _save(figure, path)
@@ -169,8 +178,7 @@ def chip_distribution(results: Sequence[PopulationResult], path: str | os.PathLi
         axes.axhline(
             ordered[0].fault_free, color=_GREY, linewidth=1, linestyle=":", label="fault-free"
         )
-    axes.set_xticks(range(len(ordered)), [f"{result.rate:.4g}" for result in ordered])
-    axes.set_xticklabels([f"{100 * result.rate:.3g}%" for result in ordered])
+    axes.set_xticks(range(len(ordered)), [_name(result.rate) for result in ordered])
     axes.set_xlim(-0.6, len(ordered) - 0.4)
     axes.set_xlabel("fault rate")
     axes.set_ylabel("accuracy of a chip")
@@ -209,7 +217,7 @@ def yield_curve(results: Sequence[PopulationResult], path: str | os.PathLike) ->
             color=colour,
             linewidth=1.7,
             linestyle=_LINES[number % len(_LINES)],
-            label=f"{100 * result.rate:.3g}% faults ({len(result.chips)} chips)",
+            label=f"{_name(result.rate)} faults ({len(result.chips)} chips)",
         )
     axes.set_xlim(*ends)
     axes.set_ylim(-0.02, 1.02)
@@ -238,14 +246,19 @@ def convergence(results: Sequence[PopulationResult], path: str | os.PathLike) ->
     if not several:
         raise ValueError("expected a result of two chips or more for a convergence figure.")
     figure, (axes,) = _figure()
+    limits: list[float] = []
     for number, result in enumerate(sorted(several, key=lambda one: one.rate)):
         count = len(result.chips)
         steps = np.unique(np.geomspace(_LEAST_CHIPS, count, 60).round().astype(int))
         counts = np.array([(chip.correct, chip.total) for chip in result.chips])
-        found = [chip_interval(*counts[:step].T, images="test_set") for step in steps]
+        correct, total = counts.T
+        found = [chip_interval(correct[:k], total[:k], images="test_set") for k in steps]
         colour = COLOURS[number % len(COLOURS)]
         style = _LINES[number % len(_LINES)]
         low, high = np.array([(one.low, one.high) for one in found]).T
+        # The wide intervals of the first chips would press all else into a line.
+        settled = steps >= min(_SETTLED_CHIPS, count)
+        limits += [low[settled].min(), high[settled].max()]
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(
             steps,
@@ -253,9 +266,10 @@ def convergence(results: Sequence[PopulationResult], path: str | os.PathLike) ->
             color=colour,
             linewidth=1.7,
             linestyle=style,
-            label=f"{100 * result.rate:.3g}% faults",
+            label=f"{_name(result.rate)} faults",
         )
-    _converged_limits(axes, several)
+    margin = max(0.25 * np.ptp(limits), 0.002)
+    axes.set_ylim(max(min(limits) - margin, 0), min(max(limits) + margin, 1.005))
     axes.set_xscale("log")
     _chip_ticks(axes, max(len(result.chips) for result in several))
     axes.set_xlabel("chips evaluated")
@@ -265,20 +279,9 @@ def convergence(results: Sequence[PopulationResult], path: str | os.PathLike) ->
     _save(figure, path)
 
 
-def _converged_limits(axes: Axes, results: Sequence[PopulationResult]) -> None:
-    """Keeps the wide intervals of the first chips from pressing all else into a line."""
-    everything = np.concatenate([result.accuracies for result in results])
-    margin = max(0.1 * np.ptp(everything), 0.002)
-    axes.set_ylim(everything.min() - margin, min(everything.max() + margin, 1.0))
-
-
 def _chip_ticks(axes: Axes, count: int) -> None:
-    ticks = [
-        base * 10**power
-        for power in range(7)
-        for base in (1, 2, 5)
-        if 2 <= base * 10**power <= count
-    ]
+    numbers = [base * 10**power for power in range(7) for base in (1, 2, 5)]
+    ticks = [number for number in numbers if _LEAST_CHIPS <= number <= count]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
 
@@ -339,11 +342,15 @@ def _figure(columns: int = 1, width: float = 6.0, height: float = 3.9) -> tuple[
 
 
 def _percent(axis: Any) -> None:
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _name(value)))
+
+
+def _name(share: float) -> str:
+    return f"{100 * share:.4g}%"
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=8.5)
+    axes.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:

@@ -157,7 +157,7 @@ def variance_split(results: Mapping[int, PopulationResult]) -> VarianceSplit:
     (`crossed_components`): with each answer kept over seed, chip, image and their interactions;
     from counts over seed and chip, where the images' luck is part of "seed:chip". With other chips
     for each seed, chips nested in seeds: "seed" and "chip" (Searle, Casella, McCulloch, "Variance
-    Components" (1992), sections 3.6 and 4.5). The variances are those of one answer or one
+    Components" (1992), chapters 3 and 4). The variances are those of one answer or one
     accuracy, not of a mean.
 
     Args:
@@ -214,7 +214,7 @@ def crossed_components(data: np.ndarray, names: tuple[str, ...]) -> tuple[Varian
 
     All factors are random. The mean square of a set A of factors has the expectation `sum over B
     containing A of (cells / levels(B)) s_B^2`; solved from the highest interaction down (Searle,
-    Casella, McCulloch (1992), section 4.5; Henderson's method of moments).
+    Casella, McCulloch (1992), chapter 4; Henderson's method of moments).
 
     Args:
         data: One axis for each factor, at least 2 levels each.

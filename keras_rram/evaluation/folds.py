@@ -95,7 +95,7 @@ def fold_interval(
     """Interval of the mean over all chips and the whole test set, from one fold of images per chip.
 
     Folds are clusters drawn without replacement, chips are units within them (two-stage sampling;
-    Cochran (1977), equation 10.15, with infinitely many chips): m of M folds used, r_j chips on
+    Cochran (1977), section 10.3, with infinitely many chips): m of M folds used, r_j chips on
     fold j, `Var = (1 - m / M) s_1^2 / m + (m / M) s_2^2 sum(1 / r_j) / m^2`, where s_1^2 is the
     variance of the fold means and s_2^2 the pooled variance of chips within their fold. When all
     folds are used only the second term remains. The mean is that of the fold means, the plain mean

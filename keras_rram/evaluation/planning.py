@@ -31,7 +31,7 @@ def components(correct: Sequence[np.ndarray], folds: int) -> Components:
     """Estimates the three variances from chips that share folds in pairs, by moments.
 
     Within each fold, the chips x images matrix has the mean squares of a two-way analysis of
-    variance (Searle, Casella, McCulloch, "Variance Components" (1992), section 4.5), pooled here
+    variance (Searle, Casella, McCulloch, "Variance Components" (1992), chapter 4), pooled here
     over folds with two chips or more. Where all answers are alike, the interaction is that of one
     wrong answer among them, so that nothing is planned from a variance of zero.
 

@@ -5,8 +5,8 @@ between images (s_i^2), and their interaction (s_e^2). On M folds of n = N / M i
 K chips that use all folds equally often give `Var(mean) = (s_c^2 + (1 - 1 / M) s_e^2 / n) / K`; the
 rule takes the cheapest (K, M) that reaches the wanted half-width, where a chip costs as much as
 `chip_overhead_images + n` images. With no overhead and no cap that is
-`n = sqrt(chip_overhead_images * s_e^2 / s_c^2)` (Cochran, "Sampling Techniques" (1977), equation
-10.26). The rule then looks again, and goes on where the interval is still too wide.
+`n = sqrt(chip_overhead_images * s_e^2 / s_c^2)` (Cochran, "Sampling Techniques" (1977), section
+10.6). The rule then looks again, and goes on where the interval is still too wide.
 
 Variances from a pilot are rough, so one look adds at most three times the chips that there are: a
 survey, if the target needs more than that.
@@ -16,7 +16,9 @@ Biometrika 70 (1983) 659): of what is left, 5 percent at a pilot or survey, thre
 that should reach the target, and all of it at a last look. Each share is fixed before its look, so
 by the union bound the interval misses with at most `1 - confidence`, whenever the rule stops; each
 interval is that of `fold_interval`. The sizes of later looks depend on variances alone, as in
-Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243).
+Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243). Where accuracies are skewed, mean and
+variance are correlated and stopping biases the mean a little: simulated, up to a tenth of the
+half-width, with coverage still 95 percent.
 
 This is a rule for the mean. Quantiles, the worst chip and yield are about single chips, each of
 which then needs all images; `smallest_population` says how many chips.

@@ -3,7 +3,7 @@
 A matrix `correct` has one row per chip and one column per test image; entry (k, i) is true where
 chip k is right about image i. All chips see the same images, so rows and columns are crossed. The
 model behind the formulas is the two-way random-effects model of Searle, Casella, McCulloch,
-"Variance Components" (1992), section 4.5:
+"Variance Components" (1992), chapter 4:
 `correct[k, i] = mean + chip[k] + image[i] + interaction[k, i]`.
 """
 
@@ -73,7 +73,7 @@ class TwoWay:
 def two_way(correct: np.ndarray) -> TwoWay:
     """Two-way analysis of variance of a chips x images matrix, one observation per cell.
 
-    Reference: Searle, Casella, McCulloch (1992), section 4.5.
+    Reference: Searle, Casella, McCulloch (1992), chapter 4.
 
     Args:
         correct: Shape (chips, images), booleans, or differences of booleans.

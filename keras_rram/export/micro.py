@@ -1,0 +1,261 @@
+"""TFLite files on microcontrollers: TensorFlow Lite Micro as a simulator, and the file as C."""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from keras_rram.export.errors import ExportError
+from keras_rram.export.flatbuffer import Graph, parse
+from keras_rram.export.quiet import quiet
+from keras_rram.export.runner import LiteRTModel, _decode, _encode
+
+_FIRST_ARENA = 1 << 14
+_LARGEST_ARENA = 1 << 28
+_ALIGNMENT = 16
+_BYTES_PER_LINE = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroReport:
+    """What running a file in TensorFlow Lite Micro showed, next to LiteRT.
+
+    Attributes:
+        arena_size: least tensor arena that the file runs in, in bytes, on this 64-bit machine. A
+            32-bit microcontroller has smaller pointers and needs a little less.
+        operators: names of the operators to register, sorted.
+        size: bytes of the file itself, which stays in flash.
+        images: number of images.
+        max_steps: largest difference of an output from LiteRT's, in quantization steps.
+        agreement: share of images with the same top-1 class, in `[0, 1]`. It can be below 1
+            without fault where the two largest outputs of an image are at most two steps apart.
+    """
+
+    arena_size: int
+    operators: tuple[str, ...]
+    size: int
+    images: int
+    max_steps: int
+    agreement: float
+
+    def check(self, max_steps: int = 1, agreement: float = 0.98) -> None:
+        """Raises `ExportError` if the outputs are further from LiteRT's than that."""
+        if self.max_steps > max_steps:
+            raise ExportError(
+                f"TensorFlow Lite Micro and LiteRT differ by {self.max_steps} quantization steps; "
+                f"at most {max_steps} was expected."
+            )
+        if self.agreement < agreement:
+            raise ExportError(
+                f"TensorFlow Lite Micro and LiteRT give the same class on {self.agreement:.1%} of "
+                f"{self.images} images; at least {agreement:.1%} was expected."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CArray:
+    """A file as C++ source that any C compiler of 2011 or later also takes.
+
+    Attributes:
+        header: declares `<name>` and `<name>_len`.
+        source: defines them.
+    """
+
+    header: str
+    source: str
+
+
+class MicroModel:
+    """Runs an int8 TFLite file in the interpreter of TensorFlow Lite Micro.
+
+    The kernels are the portable reference ones that a microcontroller without a vendor's library
+    runs. Much slower than `LiteRTModel`: one image at a time.
+
+    Args:
+        tflite: bytes of a full integer file, int8 in and out.
+        arena_size: bytes for activations and the interpreter's own data; None for the least that
+            serves, see `least_arena`.
+
+    Raises:
+        ImportError: without the package `tflite-micro`.
+        ValueError: if `tflite` is not such a file.
+        ExportError: if it has an operator that TensorFlow Lite Micro lacks, or does not fit.
+
+    Example:
+
+    ```python
+    model = MicroModel(tflite)
+    print(model.arena_size, model.predict(images[:10]).argmax(-1))
+    ```
+    """
+
+    def __init__(self, tflite: bytes | bytearray, arena_size: int | None = None):
+        self._graph = _check(tflite)
+        self.arena_size = least_arena(tflite) if arena_size is None else arena_size
+        made = _interpreter(bytes(tflite), self.arena_size)
+        if isinstance(made, str):
+            raise ExportError(
+                f"The file does not run in TensorFlow Lite Micro with an arena of "
+                f"{self.arena_size} bytes: {made}"
+            )
+        self._interpreter = made
+        self._input, self._output = (
+            _details(read(0)) for read in (made.get_input_details, made.get_output_details)
+        )
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Names of the operators of the file, each once, sorted."""
+        return tuple(sorted({operator.name for operator in self._graph.operators}))
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the outputs for float images.
+
+        Args:
+            images: float array `(n, ...)`, preprocessed as for the Keras model.
+
+        Returns:
+            float32 array `(n, classes)` of multiples of the output step.
+        """
+        images = np.asarray(images)
+        if images.shape[1:] != self._input["shape"][1:] or images.dtype.kind != "f":
+            raise ValueError(
+                f"Expected float images of shape {('n', *self._input['shape'][1:])}. "
+                f"Received: {images.dtype} of shape {images.shape}"
+            )
+        steps = np.empty((len(images), *self._output["shape"][1:]), np.int8)
+        for number, image in enumerate(_encode(images, self._input)):
+            self._interpreter.set_input(image[None], 0)
+            self._interpreter.invoke()
+            steps[number] = self._interpreter.get_output(0)[0]
+        return _decode(steps, self._output)
+
+
+def run_micro(
+    tflite: bytes | bytearray, images: np.ndarray, arena_size: int | None = None
+) -> MicroReport:
+    """Runs an int8 TFLite file in TensorFlow Lite Micro and compares it with LiteRT.
+
+    Args:
+        tflite: see `MicroModel`.
+        images: float images `(n, ...)`, preprocessed as for the Keras model; a few dozen.
+        arena_size: arena of the target in bytes; None looks for the least.
+
+    Raises:
+        ValueError: see `MicroModel`, also for no images.
+        ExportError: see there. The report's `check` judges the difference from LiteRT.
+
+    Example:
+
+    ```python
+    report = run_micro(tflite, test_images[:50])
+    report.check()
+    ```
+    """
+    if not len(images):
+        raise ValueError("`images` must hold at least one image. Received: none")
+    micro = MicroModel(tflite, arena_size)
+    outputs = micro.predict(images)
+    expected = LiteRTModel(tflite, batch_size=min(50, len(images))).predict(images)
+    step = micro._output["quantization"][0]
+    return MicroReport(
+        arena_size=micro.arena_size,
+        operators=micro.operators,
+        size=len(tflite),
+        images=len(images),
+        max_steps=int(np.rint(np.abs(outputs - expected).max() / step)),
+        agreement=float(np.mean(outputs.argmax(-1) == expected.argmax(-1))),
+    )
+
+
+def least_arena(tflite: bytes | bytearray) -> int:
+    """Returns the size in bytes, a multiple of 16, of the least arena that a file runs in."""
+    _check(tflite)
+    data, enough = bytes(tflite), _FIRST_ARENA
+    while isinstance(reason := _interpreter(data, enough), str):
+        if enough >= _LARGEST_ARENA or "find op" in reason:
+            raise ExportError(f"The file does not run in TensorFlow Lite Micro: {reason}")
+        enough *= 2
+    too_small = 0
+    while enough - too_small > _ALIGNMENT:
+        middle = (enough + too_small) // 2 // _ALIGNMENT * _ALIGNMENT
+        if isinstance(_interpreter(data, middle), str):
+            too_small = middle
+        else:
+            enough = middle
+    return enough
+
+
+def c_array(tflite: bytes | bytearray, name: str = "model") -> CArray:
+    """Returns a TFLite file as a C array, aligned as TensorFlow Lite Micro needs it.
+
+    Args:
+        tflite: bytes of the file.
+        name: name of the array, a C identifier. The length is `<name>_len`.
+
+    Raises:
+        ValueError: if `name` is not an identifier, or `tflite` not a TFLite file.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise ValueError(f"`name` must be a C identifier, say 'model'. Received: name={name!r}")
+    parse(tflite)
+    data = bytes(tflite)
+    lines = [
+        "    " + ", ".join(f"0x{byte:02x}" for byte in data[start : start + _BYTES_PER_LINE])
+        for start in range(0, len(data), _BYTES_PER_LINE)
+    ]
+    guard = f"{name.upper()}_H_"
+    header = (
+        f"#ifndef {guard}\n#define {guard}\n\n"
+        '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
+        f"/* A TensorFlow Lite model of {len(data)} bytes. */\n"
+        f"extern const unsigned char {name}[];\n"
+        f"extern const unsigned int {name}_len;\n\n"
+        f"#ifdef __cplusplus\n}}\n#endif\n\n#endif /* {guard} */\n"
+    )
+    source = (
+        f'#include "{name}.h"\n\n'
+        "#ifndef __cplusplus\n#include <stdalign.h>\n#endif\n\n"
+        f"alignas({_ALIGNMENT}) const unsigned char {name}[] = {{\n"
+        + ",\n".join(lines)
+        + f"\n}};\nconst unsigned int {name}_len = {len(data)}u;\n"
+    )
+    return CArray(header, source)
+
+
+def _check(tflite: bytes | bytearray) -> Graph:
+    graph = parse(tflite)
+    ends = [graph.tensors[number] for number in (*graph.inputs, *graph.outputs)]
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or any(t.type != "INT8" for t in ends):
+        raise ValueError(
+            "Expected a full integer TFLite file with one int8 input and one int8 output. "
+            f"Received: {[t.type for t in ends]}. Export with quantization='int8'."
+        )
+    return graph
+
+
+def _interpreter(data: bytes, arena_size: int) -> Any:
+    """Returns an interpreter, or why there is none as text."""
+    try:
+        from tflite_micro.python.tflite_micro import runtime
+    except ImportError as error:
+        raise ImportError(
+            "TensorFlow Lite Micro needs the package `tflite-micro` (for Linux and macOS): "
+            f"pip install 'keras-rram[micro]'. ({error})"
+        ) from error
+    with quiet() as messages:
+        try:
+            return runtime.Interpreter.from_bytes(data, arena_size=arena_size)
+        except RuntimeError as error:
+            return " ".join(f"{messages()} {error}".split())[:300]
+
+
+def _details(details: dict) -> dict:
+    """Returns a tensor's details in the form of LiteRT's."""
+    quantization = details["quantization_parameters"]
+    return {
+        "shape": tuple(int(size) for size in details["shape"]),
+        "dtype": details["dtype"],
+        "quantization": (float(quantization["scales"][0]), int(quantization["zero_points"][0])),
+    }

@@ -1,0 +1,78 @@
+r"""Makes an int8 TFLite file ready for a microcontroller: checks it there, and writes it as C.
+
+The file runs in the interpreter of TensorFlow Lite Micro (`pip install 'keras-rram[micro]'`), next
+to LiteRT, on test images of `--data`, which must be the dataset of the training:
+
+  python -m tools.export_micro --tflite=runs/tflite/base.tflite --out=runs/micro
+
+The folder `--out` gets `model.h` and `model.cc` (another name: `--name`), and `model.json` with the
+least arena, the operators to register and the difference from LiteRT. A file that differs from
+LiteRT by more than one quantization step is an error and leaves nothing.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+
+from absl import flags
+
+from tools import cli
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("tflite", None, "An int8 file, as tools.export_tflite writes it.")
+flags.DEFINE_string("name", "model", "Name of the C array and of the files.")
+flags.DEFINE_integer("arena", None, "Bytes that the target has; default: look for the least.")
+flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
+flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
+flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+flags.DEFINE_integer("images", 50, "Test images to run the file on.", lower_bound=1)
+flags.DEFINE_string("out", None, "Folder for the files.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Checks and writes as the flags say."""
+    del argv
+    from keras_rram import data
+    from keras_rram.export.flatbuffer import read
+    from keras_rram.export.micro import c_array, run_micro
+    from keras_rram.export.report import read_sidecar
+    from keras_rram.files import written_whole
+
+    if not FLAGS.tflite:
+        raise ValueError("--tflite is missing: name an int8 file.")
+    tflite = read(FLAGS.tflite)
+    array = c_array(tflite, FLAGS.name)
+    dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
+    images, _ = dataset.arrays("test", min(FLAGS.images, len(dataset.test_labels)))
+    report = run_micro(tflite, images, FLAGS.arena)
+    report.check()
+    folder = cli.output_folder(FLAGS.out)
+    content = {
+        "tflite": {
+            "sha256": hashlib.sha256(tflite).hexdigest(),
+            "sidecar": read_sidecar(FLAGS.tflite),
+        },
+        "micro": dataclasses.asdict(report),
+        "data": dataset.name,
+        "command": cli.command(),
+        "commit": cli.commit(),
+    }
+    for suffix, text in (
+        ("h", array.header),
+        ("cc", array.source),
+        ("json", json.dumps(content, indent=2) + "\n"),
+    ):
+        with written_whole(folder / f"{FLAGS.name}.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(
+        f"Runs in TensorFlow Lite Micro: {report.size:,} bytes of flash, an arena of "
+        f"{report.arena_size:,} bytes; outputs within {report.max_steps} step(s) of LiteRT and the "
+        f"same class on {report.agreement:.1%} of {report.images} images."
+    )
+    print(f"Operators: {', '.join(report.operators)}. Results: {folder}/")
+
+
+if __name__ == "__main__":
+    cli.run(main)
