@@ -1,6 +1,6 @@
 """Train, evaluate, repair and deploy Keras models on fault-prone RRAM chips."""
 
-from keras_rram import constraints, faults, layers, roles
+from keras_rram import constraints, data, faults, layers, models, normalization, roles
 from keras_rram.audit import Audit, audit
 from keras_rram.chips import Chip, erase, population
 from keras_rram.constraints import DropConnect
@@ -31,10 +31,13 @@ __all__ = [
     "audit",
     "bake",
     "constraints",
+    "data",
     "erase",
     "faults",
     "faulty_layers",
     "layers",
+    "models",
+    "normalization",
     "population",
     "roles",
     "set_drop_rate",

@@ -7,6 +7,7 @@ import keras
 
 from keras_rram import layers
 from keras_rram.constraints import DropConnect
+from keras_rram.normalization import FusedBatchNormalization
 from keras_rram.roles import resolve_scope, role_of
 
 Where = Callable[[keras.Layer], bool] | str | Iterable[str] | None
@@ -18,7 +19,11 @@ CONVERTIBLE: dict[type, Any] = {
     keras.layers.DepthwiseConv2D: layers.DropConnectDepthwiseConv2D,
     keras.layers.SeparableConv2D: layers.DropConnectSeparableConv2D,
 }
-_PLAIN: dict[Any, Any] = {twin: plain for plain, twin in CONVERTIBLE.items()}
+# And what a plain model has instead of a layer of this package.
+_PLAIN: dict[Any, Any] = {
+    **{twin: plain for plain, twin in CONVERTIBLE.items()},
+    FusedBatchNormalization: keras.layers.BatchNormalization,
+}
 
 
 def to_drop_connect(
@@ -88,7 +93,7 @@ def bake(model: keras.Model) -> keras.Model:
     """
 
     def plain(layer: keras.Layer) -> keras.Layer:
-        if not isinstance(layer, layers.DropConnectMixin):
+        if type(layer) not in _PLAIN:
             return _copy(layer)
         config = layer.get_config()
         for name in ("drop_connect", "fault_offsets"):

@@ -1,4 +1,4 @@
-"""Small trained classifiers of real digits, made in a moment, and the loop that engines must match."""
+"""Small trained classifiers of real digits, and the loop that every engine must match."""
 
 import functools
 

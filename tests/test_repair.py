@@ -200,9 +200,7 @@ def nan_model():
 
 def masked_model():
     inputs = keras.Input((4, FEATURES))
-    return keras.Model(
-        inputs, keras.layers.BatchNormalization()(keras.layers.Masking()(inputs))
-    )
+    return keras.Model(inputs, keras.layers.BatchNormalization()(keras.layers.Masking()(inputs)))
 
 
 @pytest.mark.parametrize(

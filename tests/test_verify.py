@@ -81,13 +81,14 @@ def test_one_weight_left_unpatched_is_found():
 
 def test_a_bias_that_depends_on_the_kernel_is_found_by_running():
     # The converter folds what a batch normalization in front adds through the kernel into the bias.
-    inputs = keras.Input((3, 3, 6))
+    inputs = keras.Input((6,))
     norm = keras.layers.BatchNormalization(beta_initializer="ones")
-    x = norm(keras.layers.GlobalAveragePooling2D()(inputs))
-    x = layers.DropConnectDense(4, drop_connect=0.2, name="behind")(x)
-    model = keras.Model(inputs, keras.layers.BatchNormalization()(x))
+    x = layers.DropConnectDense(4, drop_connect=0.2, name="behind")(norm(inputs))
+    model = keras.Model(inputs, keras.layers.BatchNormalization(name="after")(x))
+    rng = np.random.default_rng(0)
+    model.get_layer("after").set_weights(rng.uniform(1, 2, (4, 4)))
     patcher = TFLitePatcher.from_model(model, "float32")
-    images = np.random.default_rng(0).normal(size=(8, 3, 3, 6)).astype(np.float32)
+    images = rng.normal(size=(8, 6)).astype(np.float32)
     verification = verify_patcher(patcher, model, export_models.chip(), images)
     with pytest.raises(ExportError, match="logits differ"):
         verification.check("float32", Thresholds())

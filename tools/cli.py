@@ -26,6 +26,7 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
         logging.use_absl_handler()
         if len(arguments) > 1:
             fail(f"unexpected arguments {list(arguments[1:])}: options begin with `--`.")
+        _import_keras_quietly()
         try:
             main(arguments)
         except KeyboardInterrupt:
@@ -36,6 +37,21 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
             fail(" ".join(str(error).split()))
 
     app.run(guarded)
+
+
+def _import_keras_quietly() -> None:
+    """Imports Keras and its backend without the start-up messages, which no setting stops."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import keras
+
+            keras.ops.zeros(())
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def fail(message: str, code: int = 1) -> None:

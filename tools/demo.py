@@ -24,11 +24,11 @@ flags.DEFINE_integer("chips", 50, "Chips of the population.")
 def steps(out: str, epochs: int | None, chips: int) -> tuple[tuple[str, ...], ...]:
     """Returns each step's tool and flags."""
     model = f"--model={out}/train/model.keras"
-    training = ("train", "--drop_rate=0.2", "--validation_chips=5", f"--out={out}/train")
+    training = ("train", "--drop_rate=0.1", "--validation_chips=5", f"--out={out}/train")
     return (
         training if epochs is None else (*training, f"--epochs={epochs}"),
-        ("evaluate", model, "--fault_rates=0.1,0.2,0.3", f"--chips={chips}", f"--out={out}/chips"),
-        ("export_tflite", model, "--fault_rate=0.2", "--chips=1", f"--out={out}/tflite"),
+        ("evaluate", model, "--fault_rates=0.05,0.1,0.2", f"--chips={chips}", f"--out={out}/chips"),
+        ("export_tflite", model, "--fault_rate=0.1", "--chips=1", f"--out={out}/tflite"),
     )
 
 

@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("tflite", None, "An int8 file, as tools.export_tflite writes it.")
 flags.DEFINE_string("name", "model", "Name of the C array and of the files.")
-flags.DEFINE_integer("arena", None, "Bytes that the target has; default: look for the least.")
+flags.DEFINE_integer("arena", None, "Bytes that the target has for its arena; default: any.")
 flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
 flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")

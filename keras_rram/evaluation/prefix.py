@@ -52,6 +52,9 @@ def cut(model: keras.Model, images: int, least_share: float = LEAST_SHARE) -> Cu
         total = summary_table(model).macs
     except (TypeError, ValueError):
         return None
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        return None
+    (source,), (target,) = model.inputs, model.outputs
     for tensor in reversed(_candidates(model)):
         shape = tensor.shape[1:]
         size = 4 * images
@@ -59,11 +62,11 @@ def cut(model: keras.Model, images: int, least_share: float = LEAST_SHARE) -> Cu
             size *= length if length is not None else CACHE_BYTES
         if size > CACHE_BYTES:
             continue
-        prefix = keras.Model(model.input, tensor, name=f"{model.name}_clean")
+        prefix = keras.Model(source, tensor, name=f"{model.name}_clean")
         share = summary_table(prefix).macs / total if total else 0.0
         if share < least_share:
             return None
-        return Cut(prefix, keras.Model(tensor, model.output, name=model.name), share)
+        return Cut(prefix, keras.Model(tensor, target, name=model.name), share)
     return None
 
 

@@ -11,8 +11,9 @@ from keras_rram.export.flatbuffer import Graph, parse
 from keras_rram.export.quiet import quiet
 from keras_rram.export.runner import LiteRTModel, _decode, _encode
 
-_FIRST_ARENA = 1 << 14
-_LARGEST_ARENA = 1 << 28
+# The interpreter ends the process, rather than raise, if some parts do not fit: always enough.
+_LARGE_ARENA = 1 << 26
+_USED = re.compile(r"Arena allocation total (\d+) bytes")
 _ALIGNMENT = 16
 _BYTES_PER_LINE = 12
 
@@ -70,17 +71,22 @@ class MicroModel:
     """Runs an int8 TFLite file in the interpreter of TensorFlow Lite Micro.
 
     The kernels are the portable reference ones that a microcontroller without a vendor's library
-    runs. Much slower than `LiteRTModel`: one image at a time.
+    runs. Much slower than `LiteRTModel`: one image at a time. Dilated convolutions are right only
+    in files with a fixed batch (`convert(..., batch_size=1)`): others have operators around them
+    that this interpreter computes differently.
 
     Args:
         tflite: bytes of a full integer file, int8 in and out.
-        arena_size: bytes for activations and the interpreter's own data; None for the least that
-            serves, see `least_arena`.
+        arena_size: bytes that the target has for activations and the interpreter's own data; None
+            for any number.
+
+    Attributes:
+        arena_size: the bytes that the file needs.
 
     Raises:
         ImportError: without the package `tflite-micro`.
         ValueError: if `tflite` is not such a file.
-        ExportError: if it has an operator that TensorFlow Lite Micro lacks, or does not fit.
+        ExportError: if it has an operator that TensorFlow Lite Micro lacks, or needs more bytes.
 
     Example:
 
@@ -92,16 +98,18 @@ class MicroModel:
 
     def __init__(self, tflite: bytes | bytearray, arena_size: int | None = None):
         self._graph = _check(tflite)
-        self.arena_size = least_arena(tflite) if arena_size is None else arena_size
-        made = _interpreter(bytes(tflite), self.arena_size)
-        if isinstance(made, str):
+        self._interpreter, self.arena_size = _interpreter(bytes(tflite))
+        if arena_size is not None and arena_size < self.arena_size:
             raise ExportError(
-                f"The file does not run in TensorFlow Lite Micro with an arena of "
-                f"{self.arena_size} bytes: {made}"
+                f"The file needs an arena of {self.arena_size} bytes. Received: "
+                f"arena_size={arena_size}"
             )
-        self._interpreter = made
         self._input, self._output = (
-            _details(read(0)) for read in (made.get_input_details, made.get_output_details)
+            _details(read(0))
+            for read in (
+                self._interpreter.get_input_details,
+                self._interpreter.get_output_details,
+            )
         )
 
     @property
@@ -140,7 +148,7 @@ def run_micro(
     Args:
         tflite: see `MicroModel`.
         images: float images `(n, ...)`, preprocessed as for the Keras model; a few dozen.
-        arena_size: arena of the target in bytes; None looks for the least.
+        arena_size: see `MicroModel`.
 
     Raises:
         ValueError: see `MicroModel`, also for no images.
@@ -171,20 +179,7 @@ def run_micro(
 
 def least_arena(tflite: bytes | bytearray) -> int:
     """Returns the size in bytes, a multiple of 16, of the least arena that a file runs in."""
-    _check(tflite)
-    data, enough = bytes(tflite), _FIRST_ARENA
-    while isinstance(reason := _interpreter(data, enough), str):
-        if enough >= _LARGEST_ARENA or "find op" in reason:
-            raise ExportError(f"The file does not run in TensorFlow Lite Micro: {reason}")
-        enough *= 2
-    too_small = 0
-    while enough - too_small > _ALIGNMENT:
-        middle = (enough + too_small) // 2 // _ALIGNMENT * _ALIGNMENT
-        if isinstance(_interpreter(data, middle), str):
-            too_small = middle
-        else:
-            enough = middle
-    return enough
+    return MicroModel(tflite).arena_size
 
 
 def c_array(tflite: bytes | bytearray, name: str = "model") -> CArray:
@@ -235,8 +230,8 @@ def _check(tflite: bytes | bytearray) -> Graph:
     return graph
 
 
-def _interpreter(data: bytes, arena_size: int) -> Any:
-    """Returns an interpreter, or why there is none as text."""
+def _interpreter(data: bytes) -> tuple[Any, int]:
+    """Returns the interpreter of a file, and the bytes of its arena that it uses."""
     try:
         from tflite_micro.python.tflite_micro import runtime
     except ImportError as error:
@@ -246,9 +241,18 @@ def _interpreter(data: bytes, arena_size: int) -> Any:
         ) from error
     with quiet() as messages:
         try:
-            return runtime.Interpreter.from_bytes(data, arena_size=arena_size)
+            interpreter = runtime.Interpreter.from_bytes(data, arena_size=_LARGE_ARENA)
         except RuntimeError as error:
-            return " ".join(f"{messages()} {error}".split())[:300]
+            reason = " ".join(f"{messages()} {error}".split())[:300]
+            raise ExportError(f"The file does not run in TensorFlow Lite Micro: {reason}") from None
+        interpreter.print_allocations()
+        used = _USED.search(messages())
+    if used is None:
+        raise ExportError(
+            "This version of `tflite-micro` does not say how much of the arena it uses. Install "
+            "another one."
+        )
+    return interpreter, -(-int(used[1]) // _ALIGNMENT) * _ALIGNMENT
 
 
 def _details(details: dict) -> dict:
