@@ -178,15 +178,14 @@ class _Gatherer:
                 np.stack([np.float64(ops.convert_to_numpy(call[item])) for call in calls])
                 for item in range(3)
             )
-            weights = (counts / counts.sum())[:, None]
-            mean = (weights * means).sum(0)
-            variance = (weights * (variances + (means - mean) ** 2)).sum(0)
-            if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+            if not (np.isfinite(means).all() and np.isfinite(variances).all()):
                 raise ValueError(
                     f"The images give batch normalization '{name}' of model '{self.model.name}' "
                     "statistics that are not finite. Are images or weights NaN or infinite?"
                 )
-            found[name] = (mean, variance)
+            weights = (counts / counts.sum())[:, None]
+            mean = (weights * means).sum(0)
+            found[name] = (mean, (weights * (variances + (means - mean) ** 2)).sum(0))
         return found
 
     def _statistics(self, call: Any, images: Tensor) -> dict[str, list[tuple[Tensor, ...]]]:

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import Chip, StuckAtZero, evaluation, layers, to_drop_connect
+from keras_rram import Chip, StuckAtZero, layers
 from keras_rram.constraints import DropConnect
 from keras_rram.faults import Fault
+from keras_rram.models import mini_mobilenet
 from keras_rram.repair import BatchNormRecalibration, recalibrate_batch_norm
 from tests.helpers import tiny_images, to_numpy
 
@@ -252,25 +253,10 @@ def digits():
 @pytest.fixture(scope="module")
 def trained(digits):
     """A small network, trained on the offline digits with Drop-Connect at 30%."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("training takes minutes on this backend without a GPU")
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.AveragePooling2D(2),
-            *(
-                layer
-                for number, (filters, strides) in enumerate([(12, 2), (24, 1), (24, 2)])
-                for layer in (
-                    keras.layers.Conv2D(filters, 3, strides, use_bias=False, padding="same"),
-                    keras.layers.BatchNormalization(momentum=0.9, name=f"bn{number}"),
-                    keras.layers.ReLU(),
-                )
-            ),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
-    )
-    model = to_drop_connect(model, DropConnect(0.3, seed=0))
+    model = mini_mobilenet(2, drop_connect=DropConnect(0.3, seed=0), scope="all", expansion=3)
     model.compile(
         keras.optimizers.Adam(5e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -293,9 +279,8 @@ def test_accuracy_is_recovered_on_chips(trained, digits):
             with repair(trained):
                 accuracies["repaired"].append(accuracy(trained, images, labels))
     means = {name: np.mean(values) for name, values in accuracies.items()}
-    assert means["repaired"] > means["as it is"] + 0.02
-    assert np.all(np.array(accuracies["repaired"]) > np.array(accuracies["as it is"]) - 0.01)
-    assert means["repaired"] > 0.85
+    assert means["repaired"] > means["as it is"] + 0.15
+    assert min(accuracies["repaired"]) > max(accuracies["as it is"])
 
 
 def accuracy(model, images, labels):
@@ -314,8 +299,3 @@ def test_a_population_is_repaired_chip_by_chip(trained, digits):
         programmed = Chip(StuckAtZero(0.3), seed=0, index=chip.index).program(trained)
         with programmed, recalibrate_batch_norm(trained, repair.images):
             assert chip.accuracy == pytest.approx(accuracy(trained, images, labels))
-
-
-def test_the_hook_is_a_repair_of_the_evaluation():
-    assert callable(BatchNormRecalibration(features()))
-    assert evaluation.__doc__

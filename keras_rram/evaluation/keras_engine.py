@@ -238,5 +238,5 @@ def _with_outputs(model: keras.Model) -> Iterator[keras.Layer]:
 
 def _size(output: Any) -> int:
     """Returns the number of elements for one image, 0 where it is not known."""
-    shape = getattr(output, "shape", (None, None))[1:]
+    shape: tuple[Any, ...] = getattr(output, "shape", (None, None))[1:]
     return 0 if None in shape else math.prod(shape)

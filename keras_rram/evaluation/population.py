@@ -147,7 +147,7 @@ def run_population(
         quantization: "float32", or "int8" for the numbers of a deployed file.
         calibration: training images for int8, see `keras_rram.export.convert`.
     """
-    indices = check_indices(chips, first_chip)
+    indices = check_indices(chips, first_chip, seed)
     images, labels = check_data(model, data)
     jobs = check_parallel(jobs, parallel, scheduler)
     check_choice(engine, quantization, calibration, repair)

@@ -2,8 +2,8 @@
 
 from keras_rram.export.convert import QUANTIZATIONS, convert
 from keras_rram.export.errors import ExportError, UnmappableError
-from keras_rram.export.patch import StuckValues, TFLitePatcher
 from keras_rram.export.folder import PopulationExport, export_population
+from keras_rram.export.patch import StuckValues, TFLitePatcher
 from keras_rram.export.reading import FileSummary, faults_from_files, summarize
 from keras_rram.export.report import ExportReport, read_sidecar
 from keras_rram.export.runner import LiteRTModel
