@@ -15,7 +15,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     Use it in place of the Keras layer: it has the same arguments and weights, and the same results
     up to rounding, gradients and moving statistics included. Move weights between the two with
     `get_weights` and `set_weights`: Keras names the groups of a `.weights.h5` file after classes.
-    `keras_rram.bake` gives the Keras layer back. On the TensorFlow backend, images `(batch, height, width, channels)` go through the operation
+    `keras_rram.bake` gives the Keras layer back.
+
+    On the TensorFlow backend, images `(batch, height, width, channels)` go through the operation
     `FusedBatchNormV3`, where Keras composes a dozen. Any other backend or input (another rank or
     axis, a mask, float64, `renorm`, `synchronized`) is left to the Keras layer.
 

@@ -39,17 +39,19 @@ def build() -> keras.Model:
     x = layers.DropConnectConv2D(
         8, 3, padding="same", use_bias=False, drop_connect=rate, name="stem"
     )(inputs)
-    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
+    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization(name="batch_normalization")(x))
     x = layers.DropConnectDepthwiseConv2D(
         3, strides=2, padding="same", use_bias=False, drop_connect=rate, name="depthwise"
     )(x)
-    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="batch_normalization_1")(x))
     x = layers.DropConnectConv2D(8, 1, use_bias=False, drop_connect=rate, name="project")(x)
-    shortcut = keras.layers.BatchNormalization()(x)
+    shortcut = keras.layers.BatchNormalization(name="batch_normalization_2")(x)
     x = layers.DropConnectSeparableConv2D(
         8, 3, padding="same", use_bias=False, drop_connect=rate, name="separable"
     )(shortcut)
-    x = keras.layers.Add()([keras.layers.BatchNormalization()(x), shortcut])
+    x = keras.layers.Add()(
+        [keras.layers.BatchNormalization(name="batch_normalization_3")(x), shortcut]
+    )
     x = layers.DropConnectConv2D(
         12, 3, groups=4, activation="relu", drop_connect=rate, name="grouped"
     )(x)

@@ -1,4 +1,3 @@
-import glob
 import tempfile
 
 import keras
@@ -43,13 +42,13 @@ def test_batch_normalization_is_folded_and_int8_is_integer_throughout():
     assert all(tensor.scales.size == tensor.shape[tensor.axis] for tensor in weights)
 
 
-def test_plain_model_with_a_fixed_batch_leaves_no_folder_and_no_noise(capfd):
-    before = set(glob.glob(f"{tempfile.gettempdir()}/keras_rram_*"))
+def test_plain_model_with_a_fixed_batch_leaves_no_folder_and_no_noise(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     capfd.readouterr()
     tflite = convert(model, "float32", batch_size=5)
     assert capfd.readouterr() == ("", "")
-    assert set(glob.glob(f"{tempfile.gettempdir()}/keras_rram_*")) == before
+    assert list(tmp_path.iterdir()) == []
     assert parse(tflite).tensors[0].shape == (5, 4)
     images = np.eye(4, dtype=np.float32).repeat(2, axis=0)
     np.testing.assert_allclose(
@@ -101,3 +100,9 @@ def test_calibration_uses_the_first_images():
 def test_bad_batch_size(batch_size):
     with pytest.raises(ValueError, match="batch_size"):
         convert(export_models.model(), "float32", batch_size=batch_size)
+
+
+def test_another_backend_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ExportError, match="KERAS_BACKEND=tensorflow"):
+        convert(export_models.model(), "float32")

@@ -6,7 +6,7 @@ import pytest
 
 from keras_rram import Chip, StuckAtZero
 from keras_rram.models import mini_mobilenet
-from tests.tools import run_tool
+from tests.tools import run_main, run_tool
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,6 @@ def test_a_saved_chip_goes_into_its_file(model_path, tmp_path):
     )
 
 
-def run_main(*arguments):
-    from absl import flags
-    from absl.testing import flagsaver
-
-    from tools import export_tflite
-
-    with flagsaver.flagsaver():
-        flags.FLAGS(["export_tflite", *map(str, arguments)])
-        export_tflite.main(["export_tflite"])
-
-
 def test_bad_input_is_a_clear_error(model_path, tmp_path):
     out = f"--out={tmp_path / 'out'}"
     model = f"--model={model_path}"
@@ -73,12 +62,12 @@ def test_bad_input_is_a_clear_error(model_path, tmp_path):
         (("--model=nowhere.keras",), "no such file"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
-            run_main(*arguments, out)
+            run_main("export_tflite", *arguments, out)
     plain = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
     plain.save(tmp_path / "plain.keras")
     with pytest.raises(ValueError, match="no Drop-Connect layer"):
-        run_main(f"--model={tmp_path / 'plain.keras'}", "--fault_rate=0.1", out)
+        run_main("export_tflite", f"--model={tmp_path / 'plain.keras'}", "--fault_rate=0.1", out)
     assert not (tmp_path / "out").exists()
     np.savez(tmp_path / "map.npz", elsewhere=np.ones(3))
     with pytest.raises(ValueError, match="no such layer"):
-        run_main(model, f"--chip={tmp_path / 'map.npz'}", out)
+        run_main("export_tflite", model, f"--chip={tmp_path / 'map.npz'}", out)

@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 
 from keras_rram import Chip, StuckAtZero, population
-from keras_rram.export import Thresholds, export_population, folder
+from keras_rram.export import (
+    LiteRTModel,
+    Thresholds,
+    export_population,
+    folder,
+    read_sidecar,
+)
 from tests import export_models
+from tests.test_kernels import rescaling_model
 
 CHIPS = population(StuckAtZero(0.2), 5, seed=4)
 
@@ -140,3 +147,30 @@ def test_measured_chips_are_named_by_their_map(tmp_path):
     patched = files(tmp_path)[name]
     assert patched == export_models.patcher("int8").patch(faults)
     assert folder.BASE in files(tmp_path)
+
+
+def test_rescaling_chips_share_a_base_with_room_for_their_weights(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    model = rescaling_model()
+    images = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    chips = population(StuckAtZero(0.5), 2, seed=1)
+    reports = []
+    export_population(
+        model,
+        tmp_path,
+        chips,
+        "int8",
+        images,
+        thresholds=Thresholds(agreement=0.9),
+        progress=reports.append,
+    )
+    assert read_sidecar(tmp_path / "base.tflite")["gains"] == {"scaled/kernel": 2.0}
+    for chip, report in zip(chips, reports, strict=True):
+        faults = chip.faults(model)
+        size = sum(fault.mask.size for fault in faults.values())
+        faulty = sum(np.sum(fault.mask == 0) for fault in faults.values())
+        assert report.fault_rate == pytest.approx(faulty / size)
+        with chip.program(model):
+            expected = model.predict_on_batch(images)
+        outputs = LiteRTModel(report.path.read_bytes()).predict(images)
+        assert np.abs(outputs - expected).max() <= 0.03 * np.abs(expected).max()

@@ -26,11 +26,13 @@ def run_main(*arguments):
         levels.main(["levels"])
 
 
+@pytest.mark.slow
 def test_writes_table_and_figure(model_path, tmp_path, capsys):
     folder = tmp_path / "out"
     run_main(
         f"--model={model_path}",
-        "--bits=2,4",
+        "--bits=4,2",
+        "--methods=kmeans",
         "--chips=3",
         "--images=100",
         "--calibration_images=20",
@@ -45,8 +47,6 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
         (bits, method, quantization)
         for bits, method in (
             ("", ""),
-            ("2", "uniform"),
-            ("4", "uniform"),
             ("2", "kmeans"),
             ("4", "kmeans"),
         )

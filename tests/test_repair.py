@@ -106,7 +106,8 @@ def test_everything_is_restored_also_after_an_error():
         np.testing.assert_array_equal(to_numpy(variable), value)
     # The layers normalize by their statistics again in inference and by the batch in training.
     outputs = to_numpy(model(features(), training=False))
-    np.testing.assert_array_equal(outputs[:5], to_numpy(model(features()[:5], training=False)))
+    few = to_numpy(model(features()[:5], training=False))
+    np.testing.assert_allclose(outputs[:5], few, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_statistics_change():

@@ -126,6 +126,8 @@ def test_an_interrupted_and_resumed_run_equals_a_straight_one_bit_for_bit(tmp_pa
             ChipValidation(images, labels, StuckAtZero(0.2), chips=2),
         ]
 
+    # A suite that was started in the background has Ctrl-C switched off.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     path = tmp_path / "checkpoint.npz"
     keras.utils.set_random_seed(0)
     straight = _model()
@@ -149,6 +151,7 @@ def test_an_interrupted_and_resumed_run_equals_a_straight_one_bit_for_bit(tmp_pa
     with open(tmp_path / "history.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
     keras.utils.set_random_seed(1)  # a new process would have other initial weights
     resumed = _model()

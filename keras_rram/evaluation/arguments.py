@@ -93,7 +93,11 @@ def stop_rule(stop: StopRule | float | None, chips: int, images: int) -> StopRul
 
 def check_indices(chips: int, first_chip: int, seed: int) -> range:
     """Returns the indices of the chips, or raises ValueError."""
-    for name, value, least in (("chips", chips, 1), ("first_chip", first_chip, 0), ("seed", seed, 0)):
+    for name, value, least in (
+        ("chips", chips, 1),
+        ("first_chip", first_chip, 0),
+        ("seed", seed, 0),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"expected {name} as an integer >= {least}. Received: {value!r}")
     return range(first_chip, first_chip + chips)

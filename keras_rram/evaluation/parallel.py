@@ -24,6 +24,7 @@ from keras_rram.evaluation.keras_engine import KerasEngine, Repair
 _ANSWERS = 1000
 _MOST_TASKS = 8
 _RETRIES = 3
+_CONNECT_SECONDS = 10
 
 _engines = threading.local()
 # Keras keeps global state while it loads a model.
@@ -220,7 +221,7 @@ def _dask_client(scheduler: str | None) -> Any:
             "(--scheduler)."
         )
     try:
-        return Client(scheduler, timeout="10s", set_as_default=False)
+        return Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
     except OSError as error:
         raise ValueError(f"No Dask scheduler answers at '{scheduler}': {error}") from None
 

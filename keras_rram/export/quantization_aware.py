@@ -1,0 +1,256 @@
+"""Quantization-aware training: int8 and Drop-Connect together, then an int8 file."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_rram.constraints import check_rate
+from keras_rram.export.convert import CALIBRATION_IMAGES, check_images
+from keras_rram.export.errors import ExportError
+from keras_rram.export.kernels import fault_free
+from keras_rram.export.quiet import quiet
+from keras_rram.export.tf_keras_twin import tf_keras_twin
+from keras_rram.layers import faulty_layers
+
+_LEGACY = "TF_USE_LEGACY_KERAS"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QATResult:
+    """What quantization-aware training brought.
+
+    Attributes:
+        tflite: the int8 file of the fault-free model, int8 in and out.
+        model: a model of the same layers as the given one, fault-free, with the trained weights.
+            `TFLitePatcher(model, tflite)` makes the files of chips.
+        losses: mean training loss of each epoch, under Drop-Connect.
+        accuracies: training accuracy of each epoch, in `[0, 1]`, likewise.
+    """
+
+    tflite: bytes
+    model: keras.Model
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+
+def quantization_aware_train(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    epochs: int = 1,
+    batch_size: int = 64,
+    learning_rate: float = 1e-4,
+    drop_rate: float | None = None,
+    seed: int = 0,
+) -> QATResult:
+    """Trains a model on with the rounding of int8 in its forward pass, and exports the int8 file.
+
+    Use it where the post-training int8 file of a model is clearly worse than the model. The model
+    is rebuilt in `tf_keras` with its weights, `tensorflow-model-optimization` puts quantization
+    into it, and the layers with Drop-Connect keep it: a fresh mask of the quantized kernel in every
+    step, so that dropped weights keep their value and get no gradient. Ranges of activations begin
+    with those of the first `CALIBRATION_IMAGES` images.
+
+    Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018 (https://arxiv.org/abs/1712.05877).
+
+    Args:
+        model: trained classifier with logits as outputs, see `tf_keras_twin`. It is left as it is.
+        images: float training images `(n, ...)`, preprocessed as for the model.
+        labels: integer classes `(n,)`.
+        epochs: passes over the images, at least 1.
+        batch_size: images in each step; the rest of an epoch is a smaller step.
+        learning_rate: of Adam.
+        drop_rate: drop rate in `[0, 1)` for all layers with Drop-Connect; None: each layer's own.
+        seed: of the masks and the order of the images.
+
+    Returns:
+        See `QATResult`.
+
+    Raises:
+        ValueError: if an argument does not fit, or the model has no twin.
+        ExportError: if Keras runs on another backend than TensorFlow, or the quantization or the
+            conversion fails.
+
+    Example:
+
+    ```python
+    result = quantization_aware_train(model, images, labels, epochs=2)
+    patcher = TFLitePatcher(result.model, result.tflite)
+    tflite = patcher.patch_chip(chip, result.model)
+    ```
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            "Quantization-aware training needs Keras on TensorFlow. Received: backend "
+            f"'{keras.backend.backend()}'. Load the model in a process with "
+            "KERAS_BACKEND=tensorflow."
+        )
+    images, labels = check_images(model, images), np.asarray(labels)
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"`labels` must be {len(images)} integers. Received: {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    layers = faulty_layers(model)
+    if drop_rate is not None:
+        check_rate(drop_rate, "drop_rate")
+        if not layers:
+            raise ValueError(f"`drop_rate` needs Drop-Connect layers; '{model.name}' has none.")
+    with _legacy_keras() as (tf_keras, tfmot):
+        twin = tf_keras_twin(model)
+        try:
+            quantized = tfmot.quantization.keras.quantize_model(twin)
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(f"Model '{model.name}' cannot be quantized: {error}") from error
+        _begin_ranges(tf_keras, twin, quantized, images[:CALIBRATION_IMAGES])
+        for name, layer in layers.items():
+            rate = float(layer.drop_rate) if drop_rate is None else drop_rate
+            _add_drop_connect(_wrapper(quantized, name), rate, layer.drop_connect.rescale, seed)
+        quantized.compile(
+            tf_keras.optimizers.Adam(learning_rate),
+            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        losses, accuracies = _fit(quantized, images, labels, epochs, batch_size, seed)
+        _end_ranges(quantized)
+        return QATResult(
+            _convert(quantized, model.name), _carry_back(model, quantized), losses, accuracies
+        )
+
+
+@contextlib.contextmanager
+def _legacy_keras() -> Iterator[tuple[Any, Any]]:
+    """Imports `tf_keras` and tfmot, whose import sets a variable that child processes would get."""
+    before = os.environ.get(_LEGACY)
+    try:
+        with quiet():
+            import tensorflow_model_optimization as tfmot
+            import tf_keras
+        yield tf_keras, tfmot
+    finally:
+        if before is None:
+            os.environ.pop(_LEGACY, None)
+        else:
+            os.environ[_LEGACY] = before
+
+
+class _DropConnectQuantizer:
+    """A weight quantizer of tfmot, then Drop-Connect in training."""
+
+    def __init__(self, quantizer: Any, rate: float, rescale: bool, seed: int):
+        import tensorflow as tf
+
+        self.quantizer = quantizer
+        self._rate, self._scale = rate, 1 / (1 - rate) if rescale else 1.0
+        self._random = tf.random.Generator.from_seed(seed)
+
+    def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
+        import tensorflow as tf
+
+        outputs = self.quantizer(inputs, training, weights, **kwargs)
+        if not training:
+            return outputs
+        kept = self._random.uniform(tf.shape(outputs)) >= self._rate
+        return outputs * tf.cast(kept, outputs.dtype) * self._scale
+
+
+def _add_drop_connect(wrapper: Any, rate: float, rescale: bool, seed: int) -> None:
+    # A quantize config of one's own would do it too, but tfmot does not fold the batch
+    # normalization behind a layer that has one.
+    digest = hashlib.sha256(f"{seed}/{wrapper.layer.name}".encode()).digest()
+    own = int.from_bytes(digest[:7], "little")
+    wrapper._weight_vars = [
+        (weight, _DropConnectQuantizer(quantizer, rate, rescale, own), variables)
+        for weight, quantizer, variables in wrapper._weight_vars
+    ]
+
+
+def _wrapper(quantized: Any, name: str) -> Any:
+    return quantized.get_layer(f"quant_{name}")
+
+
+def _begin_ranges(tf_keras: Any, twin: Any, quantized: Any, images: np.ndarray) -> None:
+    """Sets the ranges of activations to those of the unquantized twin.
+
+    The moving averages of tfmot begin at [-6, 6] and forget that in thousands of steps only.
+    """
+    layers = [layer for layer in twin.layers if not isinstance(layer, tf_keras.layers.InputLayer)]
+    probe = tf_keras.Model(twin.input, [layer.output for layer in layers])
+    values = probe.predict(images, batch_size=min(64, len(images)), verbose=0)
+    held = values if isinstance(values, list) else [values]
+    ranges = {f"quant_{layer.name}": value for layer, value in zip(layers, held, strict=True)}
+    for layer in quantized.layers:
+        value = ranges.get(layer.name, images)
+        for variable in layer.weights:
+            name = variable.name.split(":")[0]
+            if name.endswith(("output_min", "post_activation_min", "quantize_layer_min")):
+                variable.assign(min(0.0, float(value.min())))
+            elif name.endswith(("output_max", "post_activation_max", "quantize_layer_max")):
+                variable.assign(max(0.0, float(value.max())))
+
+
+def _end_ranges(quantized: Any) -> None:
+    """Sets the ranges of weights to those of the last update: they lag behind by one step."""
+    for layer in quantized.layers:
+        for weight, quantizer, variables in getattr(layer, "_weight_vars", ()):
+            getattr(quantizer, "quantizer", quantizer)(weight, True, variables)
+
+
+def _fit(
+    quantized: Any, images: np.ndarray, labels: np.ndarray, epochs: int, batch_size: int, seed: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    rng = np.random.default_rng(seed)
+    losses, accuracies = [], []
+    for _ in range(epochs):
+        order = rng.permutation(len(images))
+        history = quantized.fit(
+            images[order], labels[order], batch_size=batch_size, shuffle=False, verbose=0
+        ).history
+        losses.append(float(history["loss"][0]))
+        accuracies.append(float(history["accuracy"][0]))
+    return tuple(losses), tuple(accuracies)
+
+
+def _convert(quantized: Any, name: str) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(quantized)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    with quiet() as messages:
+        try:
+            return bytes(converter.convert())
+        # The converter raises bare `Exception`s of many classes.
+        except Exception as error:
+            raise ExportError(
+                f"The quantized model '{name}' could not be converted: {error} {messages()[:300]}"
+            ) from error
+
+
+def _carry_back(model: keras.Model, quantized: Any) -> keras.Model:
+    """Returns a copy of the Keras model with the weights of the quantized one, fault-free."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    fault_free(copy)
+    wrappers = {layer.layer.name: layer for layer in quantized.layers if hasattr(layer, "layer")}
+    for layer in copy.layers:
+        if layer.name not in wrappers:
+            continue
+        trained = {
+            weight.name.split(":")[0].rpartition("/")[2].removeprefix("depthwise_"): weight
+            for weight in wrappers[layer.name].weights
+        }
+        for weight in layer.weights:
+            if weight.name in trained:
+                weight.assign(trained[weight.name].numpy())
+    return copy
