@@ -13,12 +13,14 @@ from keras_rram.layers import (
     faulty_layers,
     set_drop_rate,
 )
+from keras_rram.repair import BatchNormRecalibration, recalibrate_batch_norm
 from keras_rram.transform import bake, to_drop_connect
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "BatchNormRecalibration",
     "Chip",
     "DropConnect",
     "DropConnectConv2D",
@@ -39,6 +41,7 @@ __all__ = [
     "models",
     "normalization",
     "population",
+    "recalibrate_batch_norm",
     "roles",
     "set_drop_rate",
     "to_drop_connect",

@@ -31,7 +31,7 @@ ARROWS = {
     "training": {"callbacks", "checkpoint", "dataset", "recipes"},
     "repair": {"faults", "layers", "normalization"},
     "evaluation": {"chips", "export", "faults", "files", "layers", "models"},
-    "export": {"chips", "faults", "files", "layers", "transform"},
+    "export": {"chips", "constraints", "faults", "files", "layers", "transform"},
     "plots": {"evaluation", "files"},
 }
 NEVER_TENSORFLOW_AT_IMPORT = sorted(

@@ -68,26 +68,26 @@ _NEEDS_MODEL = ("model", "target_half_width", "convert", "where", "resume")
 def main(argv: Sequence[str]) -> None:
     """Evaluates, or merges, as the flags say and writes the results."""
     del argv
-    thresholds = _numbers("yield_at")
+    thresholds, rates = _numbers("yield_at"), _numbers("fault_rates")
     if any(not 0 <= threshold <= 1 for threshold in thresholds):
         raise ValueError(f"--yield_at must be accuracies in [0, 1]. Received: {FLAGS.yield_at}")
+    if any(not 0 <= rate < 1 for rate in rates):
+        raise ValueError(f"--fault_rates must be in [0, 1). Received: {FLAGS.fault_rates}")
     if FLAGS.merge:
         _merge(thresholds)
         return
+    model = _model()
     from keras_rram import StuckAtZero
     from keras_rram.evaluation.arguments import check_data
     from keras_rram.evaluation.population import run_population
     from keras_rram.files import written_whole
 
-    rates = _numbers("fault_rates")
-    fault_models = [StuckAtZero(rate, exact=FLAGS.exact) for rate in rates]
-    model = _model()
     data, calibration = _data()
     check_data(model, data)
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     found = run_population(
         model,
-        fault_models[0],
+        StuckAtZero(rates[0], exact=FLAGS.exact),
         FLAGS.chips,
         data,
         FLAGS.engine,
@@ -119,13 +119,13 @@ def main(argv: Sequence[str]) -> None:
 
 def _model() -> Any:
     """Returns the model, with Drop-Connect layers."""
+    if FLAGS.where is not None and not FLAGS.convert:
+        raise ValueError("--where goes with --convert.")
+    model = cli.load_model(FLAGS.model)
     from keras_rram import faulty_layers, to_drop_connect
 
-    model = cli.load_model(FLAGS.model)
     if FLAGS.convert:
         return to_drop_connect(model, 0.0, FLAGS.where)
-    if FLAGS.where is not None:
-        raise ValueError("--where goes with --convert.")
     if not faulty_layers(model):
         raise ValueError(
             f"--model='{FLAGS.model}' has no Drop-Connect layer that faults could go to. Give "
@@ -147,12 +147,12 @@ def _data() -> tuple[tuple[Any, Any], Any]:
 
 
 def _merge(thresholds: list[float]) -> None:
-    from keras_rram.evaluation.population import load_run
-    from keras_rram.evaluation.records import merge_runs, read_run
-
     given = [name for name in _NEEDS_MODEL if FLAGS[name].present]
     if given:
         raise ValueError(f"--merge evaluates nothing: leave out --{given[0]}.")
+    from keras_rram.evaluation.population import load_run
+    from keras_rram.evaluation.records import merge_runs, read_run
+
     for part in FLAGS.merge:
         read_run(part)
     folder = cli.output_folder(FLAGS.out)

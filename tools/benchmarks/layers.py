@@ -18,8 +18,8 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
         ("resnet20", resnet20, {}, 128),
     )
     for name, build, options, batch in networks:
-        plain = _trainer(build(**options), batch, steps=1 if quick else 4)
-        twin = _trainer(
+        plain = trainer(build(**options), batch, steps=1 if quick else 4)
+        twin = trainer(
             build(drop_connect=0.2, scope="all", **options), batch, steps=1 if quick else 4
         )
         seconds = in_turn([twin, plain], rounds=2 if quick else 15)
@@ -28,7 +28,7 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
         yield f"dropconnect_images_per_second_{name}", images / statistics.median(seconds[0])
 
 
-def _trainer(model: Any, batch: int, steps: int) -> Callable[[], object]:
+def trainer(model: Any, batch: int, steps: int) -> Callable[[], object]:
     from keras_rram.recipes import RECIPES
 
     RECIPES["mnist"].compile(model, steps)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from tools.benchmarks.layers import _trainer
+from tools.benchmarks.layers import trainer
 from tools.benchmarks.timing import in_turn, ratio
 
 
@@ -24,7 +24,7 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
     for name, build, options, batch, steps in networks:
         steps = 1 if quick else steps
         model = build(drop_connect=0.2, **options)
-        trainers = [_trainer(each, batch, steps) for each in (with_keras_layers(model), model)]
+        trainers = [trainer(each, batch, steps) for each in (with_keras_layers(model), model)]
         seconds = in_turn(trainers, rounds=2 if quick else 9)
         speedups[name] = ratio(*seconds)
         yield f"fused_batch_norm_speedup_{name}", speedups[name]

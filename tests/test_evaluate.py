@@ -1,0 +1,148 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from keras_rram import StuckAtZero, bake, chips, data
+from tests.classifiers import classifier, right_answers
+from tests.tools import ROOT, run_tool
+
+FIGURES = {"accuracy.png", "chips.png", "yield.png", "convergence.png"}
+TABLES = {"run.json", "chips.jsonl", "config.json", "results.json", "summary.csv", "chips.csv"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "model.keras"
+    classifier().save(path)
+    return path
+
+
+def evaluate(model, *arguments, code=0):
+    return run_tool("evaluate", f"--model={model}", "--images=200", *arguments, code=code)
+
+
+@pytest.mark.slow
+def test_writes_all_results_and_prints_the_table(saved, tmp_path):
+    out = tmp_path / "run"
+    output = evaluate(
+        saved, "--fault_rates=0.1,0.3", "--chips=5", "--seed=2", "--yield_at=0.7,0.8", f"--out={out}"
+    )  # fmt: skip
+    assert {path.name for path in out.iterdir()} == TABLES | FIGURES
+    assert output.rstrip().endswith(f"Results: {out}/")
+    assert "5 chips, 1,000 answers (all 5 chips on all images), engine litert float32" in output
+    images, labels = data.load("digits").arrays("test", 200)
+    model = classifier()
+    expected = [
+        [
+            right_answers(model, chip, images, labels).mean()
+            for chip in chips.population(StuckAtZero(rate), 5, seed=2)
+        ]
+        for rate in (0.1, 0.3)
+    ]
+    results = json.loads((out / "results.json").read_text())
+    assert results["schema"] == "keras_rram.evaluation/1"
+    means = [row["mean"] for row in results["summary"]]
+    np.testing.assert_allclose(means, np.mean(expected, 1), atol=0.002)
+    with (out / "chips.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [float(row["accuracy"]) for row in rows]
+    np.testing.assert_allclose(found, np.ravel(expected), atol=0.0051)
+    for row in results["summary"]:
+        (line,) = [
+            x for x in output.splitlines() if x.strip().startswith(f"{100 * row['rate']:g} ")
+        ]
+        assert f"{100 * row['mean']:.2f}" in line and f"{100 * row['worst']:.2f}" in line
+    with (out / "summary.csv").open() as file:
+        assert [float(row["yield_0.7"]) for row in csv.DictReader(file)] == [
+            np.mean(np.array(one) >= 0.7) for one in expected
+        ]
+    # The same flags once more, and with more chips.
+    before = (out / "results.json").read_bytes()
+    again = ["--fault_rates=0.1,0.3", "--seed=2", "--yield_at=0.7,0.8", f"--out={out}", "--resume"]
+    evaluate(saved, "--chips=5", *again)
+    assert (out / "results.json").read_bytes() == before
+    message = evaluate(saved, "--chips=5", "--exact", *again, code=1)
+    assert "What differs is fault_model" in message
+
+
+@pytest.mark.slow
+def test_a_wanted_precision_and_a_plain_model(saved, tmp_path):
+    out = tmp_path / "run"
+    plain = tmp_path / "plain.keras"
+    bake(classifier()).save(plain)
+    message = evaluate(plain, f"--out={out}", code=1)
+    assert "has no Drop-Connect layer" in message and "--convert" in message
+    assert not out.exists()
+    output = evaluate(
+        plain, "--convert", "--where=head", "--chips=40", "--target_half_width=0.05", f"--out={out}"
+    )  # fmt: skip
+    assert "reached" in output and "No figures of single chips" in output
+    assert {path.name for path in out.iterdir()} == TABLES | {"accuracy.png", "convergence.png"}
+    summary = json.loads((out / "results.json").read_text())["summary"][0]
+    assert summary["half_width"] <= 0.05 and summary["worst"] is None
+
+
+@pytest.mark.slow
+def test_two_runs_become_one(saved, tmp_path):
+    common = ["--engine=keras", "--fault_rates=0.2"]
+    evaluate(saved, *common, "--chips=2", f"--out={tmp_path}/a")
+    evaluate(saved, *common, "--chips=3", "--first_chip=2", f"--out={tmp_path}/b")
+    evaluate(saved, *common, "--chips=5", f"--out={tmp_path}/whole")
+    run_tool("evaluate", f"--merge={tmp_path}/a,{tmp_path}/b", f"--out={tmp_path}/both")
+    for name in TABLES | FIGURES:
+        if name != "config.json":  # the command
+            whole = (tmp_path / "whole" / name).read_bytes()
+            assert (tmp_path / "both" / name).read_bytes() == whole, name
+
+
+@pytest.mark.slow
+def test_ctrl_c_prints_and_writes_what_there_is(saved, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "tools.evaluate", f"--model={saved}", "--engine=keras",
+               "--chips=100000", f"--out={out}"]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    lines = out / "chips.jsonl"
+    while not (lines.exists() and lines.read_bytes().count(b"\n") > 3):
+        assert process.poll() is None, process.stderr.read()[-2000:]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert f"Results: {out}/" in output and "--resume goes on" in errors
+    assert {path.name for path in out.iterdir()} == TABLES | FIGURES
+    summary = json.loads((out / "results.json").read_text())["summary"][0]
+    assert 3 < summary["chips"] == lines.read_bytes().count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--model is missing"),
+        (["--model=none.keras"], "there is no such file"),
+        (["--model={model}", "--fault_rates=0.1,1.0"], "--fault_rates must be in [0, 1)"),
+        (["--model={model}", "--fault_rates=many"], "--fault_rates must be numbers"),
+        (["--model={model}", "--yield_at=90"], "--yield_at must be accuracies in [0, 1]"),
+        (["--model={model}", "--engine=fast"], "flag --engine=fast"),
+        (["--model={model}", "--where=head"], "--where goes with --convert"),
+        (["--merge=a,b", "--model={model}"], "--merge evaluates nothing: leave out --model"),
+        (["--model={model}", "extra"], "unexpected arguments ['extra']"),
+        (["--model={model}", "--out=/proc/none"], "/proc/none"),
+        (["--model={model}", "--data=none.npz"], "none.npz"),
+    ],
+)
+def test_bad_flags_are_one_line(saved, tmp_path, arguments, message):
+    arguments = [argument.format(model=saved) for argument in arguments]
+    if not any(argument.startswith("--out") for argument in arguments):
+        arguments.append(f"--out={tmp_path}/run")
+    assert message in run_tool("evaluate", *arguments, code=1)
+    assert not (tmp_path / "run").exists()
