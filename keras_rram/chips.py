@@ -102,10 +102,11 @@ class Chip:
         for name, layer in layers.items():
             for slot in layer.kernels:
                 fault = new.get(f"{name}/{slot}")
-                _write(layer, slot, fault, self._scale(layer, fault))
+                _write(layer, slot, fault, self.healthy_scale(layer, fault))
         return programmed
 
-    def _scale(self, layer: Any, fault: Fault | None) -> float:
+    def healthy_scale(self, layer: Any, fault: Fault | None) -> float:
+        """Returns the factor on a layer's healthy weights: 1, unless the layer rescales."""
         if fault is None or not layer.drop_connect.rescale:
             return 1.0
         model = cast(FaultModel, self.fault_model)

@@ -21,7 +21,39 @@ TABLES = {"run.json", "chips.jsonl", "config.json", "results.json", "summary.csv
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "model.keras"
     classifier().save(path)
+    bake(classifier()).save(path.with_name("plain.keras"))
     return path
+
+
+MANY = """
+import json, sys
+from absl import flags
+from absl.testing import flagsaver
+from tools import evaluate
+
+errors = []
+for arguments in json.loads(sys.argv.pop()):
+    with flagsaver.flagsaver():
+        try:
+            evaluate.main(flags.FLAGS(["evaluate", *arguments]))
+            errors.append("")
+        except (ValueError, OSError, flags.Error) as error:
+            errors.append(str(error))
+print(json.dumps(errors))
+"""
+
+
+def in_one_process(runs):
+    """Runs the tool several times in one process; returns each run's error, or an empty string."""
+    result = subprocess.run(
+        [sys.executable, "-c", MANY, json.dumps(runs)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def evaluate(model, *arguments, code=0):
@@ -31,11 +63,10 @@ def evaluate(model, *arguments, code=0):
 @pytest.mark.slow
 def test_writes_all_results_and_prints_the_table(saved, tmp_path):
     out = tmp_path / "run"
-    output = evaluate(
-        saved, "--fault_rates=0.1,0.3", "--chips=5", "--seed=2", "--yield_at=0.7,0.8", f"--out={out}"
-    )  # fmt: skip
+    common = ["--fault_rates=0.1,0.3", "--seed=2", "--yield_at=0.7,0.8", f"--out={out}"]
+    output = evaluate(saved, "--chips=5", *common)
     assert {path.name for path in out.iterdir()} == TABLES | FIGURES
-    assert output.rstrip().endswith(f"Results: {out}/")
+    assert f"Results: {out}/\n" in output
     assert "5 chips, 1,000 answers (all 5 chips on all images), engine litert float32" in output
     images, labels = data.load("digits").arrays("test", 200)
     model = classifier()
@@ -63,25 +94,15 @@ def test_writes_all_results_and_prints_the_table(saved, tmp_path):
         assert [float(row["yield_0.7"]) for row in csv.DictReader(file)] == [
             np.mean(np.array(one) >= 0.7) for one in expected
         ]
-    # The same flags once more, and with more chips.
-    before = (out / "results.json").read_bytes()
-    again = ["--fault_rates=0.1,0.3", "--seed=2", "--yield_at=0.7,0.8", f"--out={out}", "--resume"]
-    evaluate(saved, "--chips=5", *again)
-    assert (out / "results.json").read_bytes() == before
-    message = evaluate(saved, "--chips=5", "--exact", *again, code=1)
-    assert "What differs is fault_model" in message
 
 
 @pytest.mark.slow
 def test_a_wanted_precision_and_a_plain_model(saved, tmp_path):
     out = tmp_path / "run"
-    plain = tmp_path / "plain.keras"
-    bake(classifier()).save(plain)
-    message = evaluate(plain, f"--out={out}", code=1)
-    assert "has no Drop-Connect layer" in message and "--convert" in message
-    assert not out.exists()
+    plain = saved.with_name("plain.keras")
     output = evaluate(
-        plain, "--convert", "--where=head", "--chips=40", "--target_half_width=0.05", f"--out={out}"
+        plain, "--convert", "--where=head", "--chips=40", "--target_half_width=0.05",
+        "--images=1000", f"--out={out}",
     )  # fmt: skip
     assert "reached" in output and "No figures of single chips" in output
     assert {path.name for path in out.iterdir()} == TABLES | {"accuracy.png", "convergence.png"}
@@ -90,16 +111,24 @@ def test_a_wanted_precision_and_a_plain_model(saved, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_runs_become_one(saved, tmp_path):
-    common = ["--engine=keras", "--fault_rates=0.2"]
-    evaluate(saved, *common, "--chips=2", f"--out={tmp_path}/a")
-    evaluate(saved, *common, "--chips=3", "--first_chip=2", f"--out={tmp_path}/b")
-    evaluate(saved, *common, "--chips=5", f"--out={tmp_path}/whole")
-    run_tool("evaluate", f"--merge={tmp_path}/a,{tmp_path}/b", f"--out={tmp_path}/both")
+def test_runs_go_on_and_two_become_one(saved, tmp_path):
+    common = [f"--model={saved}", "--images=200", "--engine=keras", "--fault_rates=0.2"]
+    runs = [
+        [*common, "--chips=2", f"--out={tmp_path}/a"],
+        [*common, "--chips=3", "--first_chip=2", f"--out={tmp_path}/b"],
+        [*common, "--chips=5", f"--out={tmp_path}/whole"],
+        [f"--merge={tmp_path}/a,{tmp_path}/b", f"--out={tmp_path}/both"],
+        [*common, "--chips=2", f"--out={tmp_path}/part"],
+        [*common, "--chips=5", f"--out={tmp_path}/part", "--resume"],
+        [*common, "--chips=5", f"--out={tmp_path}/part", "--resume", "--exact"],
+    ]
+    *errors, error = in_one_process(runs)
+    assert not any(errors) and "What differs is fault_model" in error
     for name in TABLES | FIGURES:
         if name != "config.json":  # the command
             whole = (tmp_path / "whole" / name).read_bytes()
             assert (tmp_path / "both" / name).read_bytes() == whole, name
+            assert (tmp_path / "part" / name).read_bytes() == whole, name
 
 
 @pytest.mark.slow
@@ -124,25 +153,32 @@ def test_ctrl_c_prints_and_writes_what_there_is(saved, tmp_path):
     assert 3 < summary["chips"] == lines.read_bytes().count(b"\n")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--model is missing"),
-        (["--model=none.keras"], "there is no such file"),
-        (["--model={model}", "--fault_rates=0.1,1.0"], "--fault_rates must be in [0, 1)"),
-        (["--model={model}", "--fault_rates=many"], "--fault_rates must be numbers"),
-        (["--model={model}", "--yield_at=90"], "--yield_at must be accuracies in [0, 1]"),
-        (["--model={model}", "--engine=fast"], "flag --engine=fast"),
-        (["--model={model}", "--where=head"], "--where goes with --convert"),
-        (["--merge=a,b", "--model={model}"], "--merge evaluates nothing: leave out --model"),
-        (["--model={model}", "extra"], "unexpected arguments ['extra']"),
-        (["--model={model}", "--out=/proc/none"], "/proc/none"),
-        (["--model={model}", "--data=none.npz"], "none.npz"),
-    ],
-)
-def test_bad_flags_are_one_line(saved, tmp_path, arguments, message):
-    arguments = [argument.format(model=saved) for argument in arguments]
-    if not any(argument.startswith("--out") for argument in arguments):
-        arguments.append(f"--out={tmp_path}/run")
-    assert message in run_tool("evaluate", *arguments, code=1)
+BAD = [
+    ([], "--model is missing"),
+    (["--model=none.keras"], "there is no such file"),
+    (["--model={model}", "--fault_rates=0.1,1.0"], "--fault_rates must be in [0, 1)"),
+    (["--model={model}", "--fault_rates=many"], "--fault_rates must be numbers"),
+    (["--model={model}", "--yield_at=90"], "--yield_at must be accuracies in [0, 1]"),
+    (["--model={model}", "--engine=fast"], "flag --engine=fast"),
+    (["--model={model}", "--where=head"], "--where goes with --convert"),
+    (["--model={plain}"], "has no Drop-Connect layer that faults could go to. Give --convert"),
+    (["--merge=a,b", "--model={model}"], "--merge evaluates nothing: leave out --model"),
+    (["--model={model}", "--out=/proc/none"], "/proc/none"),
+    (["--model={model}", "--data=none.npz"], "none.npz"),
+]
+
+
+def test_bad_flags_are_one_line_and_leave_nothing_behind(saved, tmp_path):
+    runs = []
+    for arguments, _ in BAD:
+        filled = [
+            argument.format(model=saved, plain=saved.with_name("plain.keras"))
+            for argument in arguments
+        ]
+        has_out = any(argument.startswith("--out") for argument in filled)
+        runs.append(filled if has_out else [*filled, f"--out={tmp_path}/run"])
+    for (arguments, message), found in zip(BAD, in_one_process(runs), strict=True):
+        assert message in found, arguments
     assert not (tmp_path / "run").exists()
+    output = run_tool("evaluate", "--model=none.keras", f"--out={tmp_path}/run", code=1)
+    assert output == "error: --model='none.keras': there is no such file.\n"

@@ -5,6 +5,7 @@ import keras
 import pytest
 
 from keras_rram.models import mini_mobilenet
+from tests.tools import run_main
 
 
 @pytest.fixture(scope="module")
@@ -15,21 +16,11 @@ def model_path(tmp_path_factory):
     return path
 
 
-def run_main(*arguments):
-    from absl import flags
-    from absl.testing import flagsaver
-
-    from tools import levels
-
-    with flagsaver.flagsaver():
-        flags.FLAGS(["levels", *map(str, arguments)])
-        levels.main(["levels"])
-
-
 @pytest.mark.slow
 def test_writes_table_and_figure(model_path, tmp_path, capsys):
     folder = tmp_path / "out"
     run_main(
+        "levels",
         f"--model={model_path}",
         "--bits=4,2",
         "--methods=kmeans",
@@ -73,5 +64,5 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
 )
 def test_bad_input_leaves_nothing(model_path, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        run_main(f"--model={model_path}", f"--out={tmp_path}/out", *arguments)
+        run_main("levels", f"--model={model_path}", f"--out={tmp_path}/out", *arguments)
     assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from keras_rram.export.micro import MicroModel, MicroReport, c_array, least_aren
 from keras_rram.export.runner import _decode, _encode
 from keras_rram.models import mini_mobilenet
 from tests import export_models
+from tests.tools import run_main
 
 
 @pytest.fixture(scope="module")
@@ -180,22 +181,11 @@ def test_the_c_array_compiles(small, tmp_path, compiler, suffix):
     assert subprocess.run([binary], check=True, capture_output=True).stdout == small[0]
 
 
-def run_main(*arguments):
-    from absl import flags
-    from absl.testing import flagsaver
-
-    from tools import export_micro
-
-    with flagsaver.flagsaver():
-        flags.FLAGS(["export_micro", *map(str, arguments)])
-        export_micro.main(["export_micro"])
-
-
 def test_the_tool_writes_source_and_report(runtime, small, tmp_path, capsys):
     path = tmp_path / "base.tflite"
     path.write_bytes(small[0])
     folder = tmp_path / "out"
-    run_main(f"--tflite={path}", "--images=8", "--name=digits", f"--out={folder}")
+    run_main("export_micro", f"--tflite={path}", "--images=8", "--name=digits", f"--out={folder}")
     assert {file.name for file in folder.iterdir()} == {"digits.h", "digits.cc", "digits.json"}
     report = json.loads((folder / "digits.json").read_text())
     assert report["micro"]["images"] == 8
@@ -218,5 +208,7 @@ def test_bad_input_leaves_nothing(runtime, small, tmp_path, arguments, message):
     path.write_bytes(small[0])
     bad.write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=message):
-        run_main(*(a.format(path=path, bad=bad) for a in arguments), f"--out={folder}")
+        run_main(
+            "export_micro", *(a.format(path=path, bad=bad) for a in arguments), f"--out={folder}"
+        )
     assert not folder.exists()

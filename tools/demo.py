@@ -28,7 +28,16 @@ def steps(out: str, epochs: int | None, chips: int) -> tuple[tuple[str, ...], ..
     return (
         training if epochs is None else (*training, f"--epochs={epochs}"),
         ("evaluate", model, "--fault_rates=0.05,0.1,0.2", f"--chips={chips}", f"--out={out}/chips"),
-        ("export_tflite", model, "--fault_rate=0.1", "--chips=1", f"--out={out}/tflite"),
+        # A network of a minute's training has classes that int8 may tip: a point more is allowed.
+        (
+            "export_tflite",
+            model,
+            "--fault_rate=0.1",
+            "--chips=1",
+            "--min_agreement=0.95",
+            "--max_accuracy_difference=0.02",
+            f"--out={out}/tflite",
+        ),
     )
 
 

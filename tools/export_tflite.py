@@ -42,6 +42,12 @@ flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=
 flags.DEFINE_list("chip", [], "Saved chips or measured fault maps, .npz files.")
 flags.DEFINE_integer("calibration_images", 300, "Training images for calibration.", lower_bound=1)
 flags.DEFINE_integer("images", 500, "Test images to run each file on.", lower_bound=1)
+flags.DEFINE_float(
+    "min_agreement", 0.98, "Share of images with Keras's class that a file must reach.", 0.0, 1.0
+)
+flags.DEFINE_float(
+    "max_accuracy_difference", 0.01, "Allowed difference to Keras's accuracy.", 0.0, 1.0
+)
 flags.DEFINE_bool("run_all", True, "Run every file; off: all bytes are checked, the first is run.")
 flags.DEFINE_string("out", None, "Folder for the files.")
 flags.DEFINE_bool("resume", False, "Go on with a run that was stopped.")
@@ -53,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np
 
     from keras_rram import data
-    from keras_rram.export import export_population, export_tflite
+    from keras_rram.export import Thresholds, export_population, export_tflite
 
     chips = _chips()
     model = cli.load_model(FLAGS.model)
@@ -71,6 +77,9 @@ def main(argv: Sequence[str]) -> None:
         "calibration": calibration if FLAGS.quantization in ("int8", "int16x8") else None,
         "images": images,
         "labels": labels,
+        "thresholds": Thresholds(
+            agreement=FLAGS.min_agreement, accuracy=FLAGS.max_accuracy_difference
+        ),
         "command": cli.command(),
         "commit": cli.commit(),
     }

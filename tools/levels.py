@@ -177,14 +177,16 @@ def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     ticks = sorted({row.bits for row in rows if row.bits is not None})
     markers = iter("os^D")
+    shifts = iter((-0.09, -0.03, 0.03, 0.09))  # apart, or the intervals hide each other
     for method_number, method in enumerate(FLAGS.methods):
         for line, quantization in zip(("-", "--"), FLAGS.quantizations, strict=False):
+            shift = next(shifts)
             curve = [
                 row for row in rows if (row.method, row.quantization) == (method, quantization)
             ]
             reach = [[row.mean - row.low for row in curve], [row.high - row.mean for row in curve]]
             axes.errorbar(
-                [float(row.bits or 0) for row in curve],
+                [float(row.bits or 0) + shift for row in curve],
                 [row.mean for row in curve],
                 reach,
                 color=COLOURS[method_number],
@@ -201,8 +203,8 @@ def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
         axes.axhline(trained.mean, color="#555555", linestyle=line, linewidth=1, label=label)
     axes.set_xticks(ticks)
     axes.set_xlabel("bits per weight on the chip")
-    axes.set_ylabel(f"accuracy, {FLAGS.chips} chips at {FLAGS.fault_rate:.4g} faults")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol="%"))
+    axes.set_ylabel(f"accuracy, {FLAGS.chips} chips, {FLAGS.fault_rate:.3g} of weights faulty")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})

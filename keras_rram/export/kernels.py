@@ -136,7 +136,8 @@ def weights_sha256(model: keras.Model) -> str:
 def _scales(chip: Chip, model: keras.Model, faults: Mapping[str, Fault]) -> dict[str, float]:
     layers = faulty_layers(model)
     return {
-        name: chip._scale(layers[name.rpartition("/")[0]], fault) for name, fault in faults.items()
+        name: chip.healthy_scale(layers[name.rpartition("/")[0]], fault)
+        for name, fault in faults.items()
     }
 
 

@@ -1,10 +1,7 @@
 """Quantization-aware training: int8 and Drop-Connect together, then an int8 file."""
 
-import contextlib
 import dataclasses
 import hashlib
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,10 +12,8 @@ from keras_rram.export.convert import CALIBRATION_IMAGES, check_images
 from keras_rram.export.errors import ExportError
 from keras_rram.export.kernels import fault_free
 from keras_rram.export.quiet import quiet
-from keras_rram.export.tf_keras_twin import tf_keras_twin
+from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
 from keras_rram.layers import faulty_layers
-
-_LEGACY = "TF_USE_LEGACY_KERAS"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,8 +49,8 @@ def quantization_aware_train(
     Use it where the post-training int8 file of a model is clearly worse than the model. The model
     is rebuilt in `tf_keras` with its weights, `tensorflow-model-optimization` puts quantization
     into it, and the layers with Drop-Connect keep it: a fresh mask of the quantized kernel in every
-    step, so that dropped weights keep their value and get no gradient. Ranges of activations begin
-    with those of the first `CALIBRATION_IMAGES` images.
+    step, so that dropped weights keep their value and get no gradient. Ranges of activations are
+    those of the first `CALIBRATION_IMAGES` images, set again before each epoch and at the end.
 
     Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018 (https://arxiv.org/abs/1712.05877).
@@ -88,16 +83,13 @@ def quantization_aware_train(
     """
     if keras.backend.backend() != "tensorflow":
         raise ExportError(
-            "Quantization-aware training needs Keras on TensorFlow. Received: backend "
-            f"'{keras.backend.backend()}'. Load the model in a process with "
-            "KERAS_BACKEND=tensorflow."
+            "Quantization-aware training needs Keras on TensorFlow: load the model in a process "
+            f"with KERAS_BACKEND=tensorflow. Received: backend '{keras.backend.backend()}'"
         )
     images, labels = check_images(model, images), np.asarray(labels)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`labels` must be {len(images)} integers. Received: {labels.dtype} of shape "
-            f"{labels.shape}"
-        )
+        received = f"Received: {labels.dtype} of shape {labels.shape}"
+        raise ValueError(f"`labels` must be {len(images)} integers. {received}")
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
@@ -106,42 +98,26 @@ def quantization_aware_train(
         check_rate(drop_rate, "drop_rate")
         if not layers:
             raise ValueError(f"`drop_rate` needs Drop-Connect layers; '{model.name}' has none.")
-    with _legacy_keras() as (tf_keras, tfmot):
+    with legacy_keras() as (tf_keras, tfmot):
         twin = tf_keras_twin(model)
         try:
             quantized = tfmot.quantization.keras.quantize_model(twin)
         except (ValueError, RuntimeError) as error:
             raise ExportError(f"Model '{model.name}' cannot be quantized: {error}") from error
-        _begin_ranges(tf_keras, twin, quantized, images[:CALIBRATION_IMAGES])
+        ranges = _Ranges(tf_keras, twin, quantized, images[:CALIBRATION_IMAGES])
         for name, layer in layers.items():
             rate = float(layer.drop_rate) if drop_rate is None else drop_rate
-            _add_drop_connect(_wrapper(quantized, name), rate, layer.drop_connect.rescale, seed)
+            wrapper = quantized.get_layer(f"quant_{name}")
+            _add_drop_connect(wrapper, rate, layer.drop_connect.rescale, seed)
         quantized.compile(
             tf_keras.optimizers.Adam(learning_rate),
             tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
-        losses, accuracies = _fit(quantized, images, labels, epochs, batch_size, seed)
-        _end_ranges(quantized)
+        losses, accuracies = _fit(quantized, ranges, images, labels, epochs, batch_size, seed)
         return QATResult(
             _convert(quantized, model.name), _carry_back(model, quantized), losses, accuracies
         )
-
-
-@contextlib.contextmanager
-def _legacy_keras() -> Iterator[tuple[Any, Any]]:
-    """Imports `tf_keras` and tfmot, whose import sets a variable that child processes would get."""
-    before = os.environ.get(_LEGACY)
-    try:
-        with quiet():
-            import tensorflow_model_optimization as tfmot
-            import tf_keras
-        yield tf_keras, tfmot
-    finally:
-        if before is None:
-            os.environ.pop(_LEGACY, None)
-        else:
-            os.environ[_LEGACY] = before
 
 
 class _DropConnectQuantizer:
@@ -175,49 +151,61 @@ def _add_drop_connect(wrapper: Any, rate: float, rescale: bool, seed: int) -> No
     ]
 
 
-def _wrapper(quantized: Any, name: str) -> Any:
-    return quantized.get_layer(f"quant_{name}")
+class _Ranges:
+    """Sets the quantized model's ranges to those of its weights, free of faults and rounding.
 
-
-def _begin_ranges(tf_keras: Any, twin: Any, quantized: Any, images: np.ndarray) -> None:
-    """Sets the ranges of activations to those of the unquantized twin.
-
-    The moving averages of tfmot begin at [-6, 6] and forget that in thousands of steps only.
+    The moving averages of tfmot begin at [-6, 6] and need thousands of steps to forget that.
     """
-    layers = [layer for layer in twin.layers if not isinstance(layer, tf_keras.layers.InputLayer)]
-    probe = tf_keras.Model(twin.input, [layer.output for layer in layers])
-    values = probe.predict(images, batch_size=min(64, len(images)), verbose=0)
-    held = values if isinstance(values, list) else [values]
-    ranges = {f"quant_{layer.name}": value for layer, value in zip(layers, held, strict=True)}
-    for layer in quantized.layers:
-        value = ranges.get(layer.name, images)
-        for variable in layer.weights:
-            name = variable.name.split(":")[0]
-            if name.endswith(("output_min", "post_activation_min", "quantize_layer_min")):
-                variable.assign(min(0.0, float(value.min())))
-            elif name.endswith(("output_max", "post_activation_max", "quantize_layer_max")):
-                variable.assign(max(0.0, float(value.max())))
 
+    def __init__(self, tf_keras: Any, twin: Any, quantized: Any, images: np.ndarray):
+        self._layers = {
+            f"quant_{layer.name}": layer
+            for layer in twin.layers
+            if not isinstance(layer, tf_keras.layers.InputLayer)
+        }
+        self._probe = tf_keras.Model(twin.input, [one.output for one in self._layers.values()])
+        self._quantized, self._images = quantized, images
 
-def _end_ranges(quantized: Any) -> None:
-    """Sets the ranges of weights to those of the last update: they lag behind by one step."""
-    for layer in quantized.layers:
-        for weight, quantizer, variables in getattr(layer, "_weight_vars", ()):
-            getattr(quantizer, "quantizer", quantizer)(weight, True, variables)
+    def set(self) -> None:
+        for layer in self._quantized.layers:
+            if layer.name in self._layers:
+                _carry(layer, self._layers[layer.name])
+            for weight, quantizer, variables in getattr(layer, "_weight_vars", ()):
+                getattr(quantizer, "quantizer", quantizer)(weight, True, variables)
+        values = self._probe.predict(self._images, batch_size=64, verbose=0)
+        held = dict(
+            zip(self._layers, values if isinstance(values, list) else [values], strict=True)
+        )
+        for layer in self._quantized.layers:
+            value = held.get(layer.name, self._images)
+            for variable in layer.weights:
+                name = variable.name.split(":")[0]
+                if name.endswith(("output_min", "activation_min", "quantize_layer_min")):
+                    variable.assign(min(0.0, float(value.min())))
+                elif name.endswith(("output_max", "activation_max", "quantize_layer_max")):
+                    variable.assign(max(0.0, float(value.max())))
 
 
 def _fit(
-    quantized: Any, images: np.ndarray, labels: np.ndarray, epochs: int, batch_size: int, seed: int
+    quantized: Any,
+    ranges: _Ranges,
+    images: np.ndarray,
+    labels: np.ndarray,
+    epochs: int,
+    batch_size: int,
+    seed: int,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     rng = np.random.default_rng(seed)
     losses, accuracies = [], []
     for _ in range(epochs):
+        ranges.set()
         order = rng.permutation(len(images))
         history = quantized.fit(
             images[order], labels[order], batch_size=batch_size, shuffle=False, verbose=0
         ).history
         losses.append(float(history["loss"][0]))
         accuracies.append(float(history["accuracy"][0]))
+    ranges.set()
     return tuple(losses), tuple(accuracies)
 
 
@@ -244,13 +232,18 @@ def _carry_back(model: keras.Model, quantized: Any) -> keras.Model:
     fault_free(copy)
     wrappers = {layer.layer.name: layer for layer in quantized.layers if hasattr(layer, "layer")}
     for layer in copy.layers:
-        if layer.name not in wrappers:
-            continue
-        trained = {
-            weight.name.split(":")[0].rpartition("/")[2].removeprefix("depthwise_"): weight
-            for weight in wrappers[layer.name].weights
-        }
-        for weight in layer.weights:
-            if weight.name in trained:
-                weight.assign(trained[weight.name].numpy())
+        if layer.name in wrappers:
+            _carry(wrappers[layer.name], layer)
     return copy
+
+
+def _carry(wrapper: Any, layer: Any) -> None:
+    """Copies the weights of a quantized layer to its float twin, in `tf_keras` or Keras."""
+    trained = {_short(weight): weight.numpy() for weight in wrapper.weights}
+    for weight in layer.weights:
+        if _short(weight) in trained:
+            weight.assign(trained[_short(weight)])
+
+
+def _short(weight: Any) -> str:
+    return weight.name.split(":")[0].rpartition("/")[2].removeprefix("depthwise_")

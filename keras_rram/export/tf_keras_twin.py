@@ -1,12 +1,17 @@
 """The same network in `tf_keras`, for TensorFlow tools that do not know Keras 3."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_rram.export.kernels import fault_free
-from keras_rram.layers import faulty_layers
+from keras_rram.export.quiet import quiet
 from keras_rram.transform import bake
+
+_LEGACY = "TF_USE_LEGACY_KERAS"
 
 _CONVOLUTION = ("strides", "padding", "data_format", "dilation_rate", "activation", "use_bias")
 _POOLING = ("pool_size", "strides", "padding", "data_format")
@@ -30,6 +35,25 @@ LAYERS: dict[type, tuple[str, ...]] = {
 }
 
 
+@contextlib.contextmanager
+def legacy_keras() -> Iterator[tuple[Any, Any]]:
+    """Imports `tf_keras` and tensorflow-model-optimization for a `with` block.
+
+    The import sets an environment variable, which child processes would get: it is put back.
+    """
+    before = os.environ.get(_LEGACY)
+    try:
+        with quiet():
+            import tensorflow_model_optimization as tfmot
+            import tf_keras
+        yield tf_keras, tfmot
+    finally:
+        if before is None:
+            os.environ.pop(_LEGACY, None)
+        else:
+            os.environ[_LEGACY] = before
+
+
 def tf_keras_twin(model: keras.Model) -> Any:
     """Returns the plain `tf_keras` twin of a Keras model, as trained and free of faults.
 
@@ -47,7 +71,7 @@ def tf_keras_twin(model: keras.Model) -> Any:
     import tf_keras
 
     with fault_free(model):
-        plain = bake(model) if faulty_layers(model) else model
+        plain = bake(model)
     if isinstance(plain, keras.Sequential):
         plain = keras.Model(plain.inputs, plain.outputs)
     if not hasattr(plain, "_nodes_by_depth") or len(plain.inputs) != 1 or len(plain.outputs) != 1:
