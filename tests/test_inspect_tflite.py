@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 from keras_rram import Chip
 from keras_rram.export import Exporter, Thresholds
 from tests import export_models
-from tests.tools import run_tool
-from tools import inspect_tflite
+from tests.tools import load_tool, run_tool
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +28,9 @@ def exported(tmp_path_factory):
 
 
 def run_main(*arguments):
-    with flagsaver.flagsaver():
-        flags.FLAGS(inspect_tflite.name_first_argument(["inspect_tflite", *map(str, arguments)]))
-        inspect_tflite.main(["inspect_tflite"])
+    tool = load_tool("inspect_tflite")
+    flags.FLAGS(tool.name_first_argument(["inspect_tflite", *map(str, arguments)]))
+    tool.main(["inspect_tflite"])
 
 
 def test_prints_layers_and_origin(exported, capsys):

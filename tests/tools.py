@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -28,15 +29,20 @@ def run_tool(name: str, *arguments: object, code: int = 0) -> str:
     return output
 
 
-def run_main(name: str, *arguments: object) -> None:
-    """Calls `main` of a tool with flags. Tools share names of flags: one is there at a time."""
+def load_tool(name: str) -> Any:
+    """Imports a tool afresh. Tools share names of flags: those of one are there at a time."""
     for module, defined in list(flags.FLAGS.flags_by_module_dict().items()):
         if module.startswith("tools."):
             for flag in list(defined):  # it shrinks
                 delattr(flags.FLAGS, flag.name)
             sys.modules.pop(module, None)
     sys.modules.pop(f"tools.{name}", None)
-    tool = importlib.import_module(f"tools.{name}")
     flags.FLAGS.unparse_flags()
+    return importlib.import_module(f"tools.{name}")
+
+
+def run_main(name: str, *arguments: object) -> None:
+    """Calls `main` of a tool with flags."""
+    tool = load_tool(name)
     flags.FLAGS([name, *map(str, arguments)])
     tool.main([name])

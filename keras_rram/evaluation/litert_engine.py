@@ -19,7 +19,10 @@ from keras_rram.export.runner import LiteRTModel
 from keras_rram.export.verify import check_weights
 
 QUANTIZATIONS = ("float32", "int8")
-BATCH = 100
+# Small enough for the activations to stay in the caches: 1.5 times as fast as 100 images, and the
+# interpreter of a chip is ready 3 to 30 times sooner.
+BATCH = 16
+_PREFIX_BATCH = 100
 VERIFICATION_IMAGES = 256
 # Largest difference of a float32 logit from the Keras model's, relative to the largest logit.
 _MAX_DIFFERENCE = 1e-3
@@ -84,7 +87,9 @@ def convert_once(
     found = cut(model, len(images)) if quantization == "float32" else None
     if found is not None:
         part, cached = found.suffix, found.share
-        inputs = np.asarray(found.prefix.predict(inputs, batch_size=BATCH, verbose=0), np.float32)
+        inputs = np.asarray(
+            found.prefix.predict(inputs, batch_size=_PREFIX_BATCH, verbose=0), np.float32
+        )
         log.info(
             "The layers in front of the first faulty one, %.0f%% of the multiply-accumulates, are "
             "computed once for all chips.",
