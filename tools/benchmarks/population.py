@@ -86,7 +86,7 @@ def _trained() -> tuple[Any, np.ndarray, np.ndarray]:
 def _saving(quick: bool) -> Iterator[tuple[str, float]]:
     """Images of the full evaluation over those of the stop rule, at its half-width."""
     from keras_rram import StuckAtZero
-    from keras_rram.evaluation.population import evaluate_population
+    from keras_rram.evaluation.population import run_population
 
     model, images, labels = _trained()
     common: dict[str, Any] = {
@@ -96,10 +96,10 @@ def _saving(quick: bool) -> Iterator[tuple[str, float]]:
         "seed": SEED,
         "progress": False,
     }
-    full = evaluate_population(chips=20 if quick else 100, **common)
+    (full,) = run_population(chips=20 if quick else 100, **common).results
     target = full.mean_interval().half_width
     begin = time.perf_counter()
-    adaptive = evaluate_population(chips=1_000, stop=target, **common)
+    (adaptive,) = run_population(chips=1_000, stop=target, **common).results
     yield "adaptive_seconds", time.perf_counter() - begin
     yield "adaptive_image_saving", _answers(full.chips) / _answers(adaptive.chips)
     yield "adaptive_mean_difference", adaptive.mean - full.mean
