@@ -26,6 +26,7 @@ class ChipValidation(keras.callbacks.Callback):
       validation accuracy.
     - `val_chip_accuracy_min`, `val_chip_accuracy_max`: the worst and the best chip.
     - `val_chip_loss`: mean over the chips.
+    - `val_chip_0_accuracy`, `val_chip_1_accuracy`, ...: each chip, with `each_chip=True`.
 
     Args:
         images: normalized images of shape `(n, height, width, channels)`.
@@ -34,6 +35,7 @@ class ChipValidation(keras.callbacks.Callback):
         chips: number of chips.
         seed: seed of the population of chips.
         batch_size: images in one batch of the evaluation; does not change the result.
+        each_chip: whether the accuracy of each chip is a metric of its own.
 
     Example:
 
@@ -51,6 +53,7 @@ class ChipValidation(keras.callbacks.Callback):
         chips: int = 1,
         seed: int = 0,
         batch_size: int = 256,
+        each_chip: bool = False,
     ):
         super().__init__()
         if len(images) != len(labels) or not len(labels):
@@ -64,6 +67,7 @@ class ChipValidation(keras.callbacks.Callback):
         self.labels = labels
         self.chips = population(fault_model, chips, seed)
         self.batch_size = batch_size
+        self.each_chip = each_chip
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, and raises if a chip cannot be programmed into it."""
@@ -81,6 +85,11 @@ class ChipValidation(keras.callbacks.Callback):
             logs["val_chip_accuracy_min"] = float(min(accuracies))
             logs["val_chip_accuracy_max"] = float(max(accuracies))
             logs["val_chip_loss"] = float(np.mean([result["loss"] for result in results]))
+            if self.each_chip:
+                logs |= {
+                    f"val_chip_{chip.index}_accuracy": accuracy
+                    for chip, accuracy in zip(self.chips, accuracies, strict=True)
+                }
 
     def _evaluate(self, chip: Any) -> dict[str, float]:
         with chip.program(self.model):

@@ -10,7 +10,7 @@ from typing import Any
 # Before TensorFlow is imported, or its start-up messages drown the tool's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app, logging  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -26,6 +26,7 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
         logging.use_absl_handler()
         if len(arguments) > 1:
             fail(f"unexpected arguments {list(arguments[1:])}: options begin with `--`.")
+        _choose_backend()
         _import_keras_quietly()
         try:
             main(arguments)
@@ -37,6 +38,16 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
             fail(" ".join(str(error).split()))
 
     app.run(guarded)
+
+
+def _choose_backend() -> None:
+    """Obeys a tool's `--backend` and `--device`, which have to come before the import of Keras."""
+    given = flags.FLAGS.flag_values_dict()
+    if backend := given.get("backend"):
+        os.environ["KERAS_BACKEND"] = backend
+    if given.get("device") == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def _import_keras_quietly() -> None:

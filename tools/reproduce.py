@@ -1,0 +1,105 @@
+r"""Runs the study's panels, and builds the page that compares them with it.
+
+One panel on the offline digits, in seconds; all MNIST panels on two CPU cores; a CIFAR-10 panel
+with the study's 200 epochs on a GPU, with the JAX backend:
+
+  python -m tools.reproduce --panel=2B --scale=smoke --out=runs/smoke
+  python -m tools.reproduce --panel=mnist --scale=short --data_dir=DIR --out=runs/reproduction
+  python -m tools.reproduce --panel=4C --scale=paper --backend=jax --data_dir=DIR \
+      --out=runs/reproduction
+
+`--panel` takes panels (2A-2C, 3A-3C, S1A-S1E, 4A-4F, all: see `keras_rram.experiments.PANELS`) and
+groups of them: mnist, cifar10, architectures, all_panels. The same command continues what was
+killed or is missing, and repeats nothing. `--protocol=published` trains and evaluates as the
+study's code did. `--publish=docs` copies the small results to `docs/reproduction/` and rebuilds
+`docs/reproduction.md`; with `--panel=` (none) it does nothing else.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from tools import cli
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list("panel", ["2A"], "Panels, or groups of them.")
+flags.DEFINE_enum("scale", "short", ["smoke", "short", "paper"], "How large.")
+flags.DEFINE_enum("protocol", "text", ["text", "published"], "As the study says, or as it did.")
+flags.DEFINE_string("network", None, "strided or published for MNIST; default: by scale.")
+flags.DEFINE_integer("seed", 0, "Seed of weights, images, masks and chips.", lower_bound=0)
+flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
+flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+flags.DEFINE_integer("jobs", 1, "Processes for the populations; -1 for one on each core.")
+flags.DEFINE_string("out", "runs/reproduction", "Folder for the runs.")
+flags.DEFINE_string("publish", None, "Folder of the page and of the small results, say docs.")
+flags.DEFINE_enum("backend", None, ["tensorflow", "jax", "torch"], "Keras backend.")
+flags.DEFINE_enum("device", None, ["cpu", "gpu"], "Where to compute; default: a GPU if there is.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the panels and publishes them, as the flags say."""
+    del argv
+    from keras_rram import experiments
+    from keras_rram.reproduction import Run, run_panel
+
+    runs = []
+    for name in _panels(experiments):
+        panel = experiments.PANELS[name]
+        network = FLAGS.network or experiments.default_network(panel, FLAGS.scale)
+        how = experiments.setup(panel, FLAGS.scale, FLAGS.protocol, network)
+        runs.append(Run(panel, how, FLAGS.scale, FLAGS.protocol, network, FLAGS.seed))
+    for run in (bar := tqdm(runs, desc="panels", disable=not runs)):
+        bar.set_postfix_str(run.name)
+        record = run_panel(
+            run,
+            FLAGS.out,
+            FLAGS.data_dir,
+            FLAGS.download,
+            {"command": _command(run), "commit": cli.commit()},
+            verbose=2,
+            jobs=FLAGS.jobs,
+        )
+        tqdm.write(_line(record))
+    if runs:
+        print(f"Results: {FLAGS.out}/")
+    if FLAGS.publish:
+        from keras_rram.reproduction_page import publish
+
+        print(f"Page: {publish(FLAGS.out, FLAGS.publish)}")
+
+
+def _panels(experiments: Any) -> list[str]:
+    """Returns the named panels, each once."""
+    names: list[str] = []
+    for given in FLAGS.panel:
+        if given not in experiments.GROUPS and given not in experiments.PANELS:
+            raise ValueError(
+                f"--panel must be panels {list(experiments.PANELS)} or groups "
+                f"{list(experiments.GROUPS)}. Received: {given!r}"
+            )
+        names += experiments.GROUPS.get(given, (given,))
+    return list(dict.fromkeys(names))
+
+
+def _command(run: Any) -> str:
+    """Returns the command of one panel, without this machine's paths."""
+    parts = [f"python -m tools.reproduce --panel={run.panel.name} --scale={run.scale}"]
+    parts += [f"--protocol={run.protocol} --network={run.network} --seed={run.seed}"]
+    if run.scale != "smoke":
+        parts.append("--data_dir=DIR")
+    return " ".join(parts)
+
+
+def _line(record: dict[str, Any]) -> str:
+    found = record["populations"]["chips"]
+    sd = f", sd {100 * found['sd']:.2f}" if found["sd"] is not None else ""
+    text = f"{record['name']}: fault-free {found['fault_free']:.2%}, chips {found['mean']:.2%}{sd}"
+    repaired = record["populations"].get("chips_repaired")
+    return text + (f", recalibrated {repaired['mean']:.2%}" if repaired else "")
+
+
+if __name__ == "__main__":
+    cli.run(main)
