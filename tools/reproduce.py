@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     if runs:
         print(f"Results: {FLAGS.out}/")
     if FLAGS.publish:
-        from keras_rram.reproduction_page import publish
+        from keras_rram.reproduction import publish
 
         print(f"Page: {publish(FLAGS.out, FLAGS.publish)}")
 
