@@ -113,8 +113,9 @@ def _row(layer: keras.Layer) -> AuditRow:
 
 def _faulty(layer: DropConnectMixin, slot: str) -> int:
     mask = keras.ops.convert_to_numpy(layer.fault_masks[slot])
-    # With `rescale` a healthy weight's factor is 1 / (1 - fault rate).
-    faulty = (mask == 0) if layer.drop_connect.rescale else (mask != 1)  # type: ignore[union-attr]
+    # With `rescale` a healthy weight's factor is 1 / (1 - fault rate), and no stuck cell raises it.
+    healthy = mask.max(initial=0) if layer.drop_connect.rescale else 1  # type: ignore[union-attr]
+    faulty = (mask == 0) | (mask != healthy)
     if slot in layer.fault_offsets:
         faulty |= keras.ops.convert_to_numpy(layer.fault_offsets[slot]) != 0
     return int(np.sum(faulty))

@@ -1,4 +1,4 @@
-"""Keras callbacks: accuracy on chips after each epoch, drop-rate schedules, checkpoints."""
+"""Keras callbacks: accuracy on chips, training on a known chip, drop rates, checkpoints."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_rram.checkpoint import save_checkpoint
-from keras_rram.chips import population
+from keras_rram.chips import Chip, population
 from keras_rram.faults import FaultModel
 from keras_rram.layers import faulty_layers, set_drop_rate
 
@@ -102,6 +102,93 @@ class ChipValidation(keras.callbacks.Callback):
                 f"{sorted(result)} (compile with `metrics=['accuracy']` or `Recipe.compile`)"
             )
         return result
+
+
+class Reprogram(keras.callbacks.Callback):
+    """Trains on one known chip, programming it anew as the weights change.
+
+    What a cell does to a weight depends on the weight: a cell of a differential pair that is stuck
+    off costs a positive weight and leaves a negative one alone, and one that is stuck on is worth
+    the largest weight of its layer. This callback computes the chip's masks and offsets from the
+    weights of the moment, so that in each step (`every=1`) the model is what the chip would be if
+    these weights were written to it, and the gradient is that of its effective weights, at constant
+    scale. A weight whose cell is stuck gets no gradient and keeps its value; of a centred pair, the
+    other cell goes on learning.
+
+    Before validation and at the end of each epoch and of training the chip is programmed with the
+    weights of that moment, whatever `every` is. The trained model stays programmed with the chip;
+    `keras_rram.erase` takes it out.
+
+    Args:
+        chip: the chip. One whose faults do not depend on the weights is programmed once.
+        every: training steps between two programmings.
+
+    Raises:
+        ValueError: if the chip was loaded with faults that were computed from other weights.
+
+    Example:
+
+    ```python
+    chip = Chip(StuckCells(stuck_off=0.02, stuck_on=0.01), seed=1)
+    model.fit(..., callbacks=[Reprogram(chip)])
+    ```
+    """
+
+    def __init__(self, chip: Chip, every: int = 1):
+        super().__init__()
+        if not isinstance(chip, Chip):
+            raise TypeError(f"`chip` must be a `Chip`. Received: chip={chip!r}")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"`every` must be an integer >= 1. Received: every={every!r}")
+        self._needs_kernel = chip.fault_model is not None and chip.fault_model.needs_kernel
+        if self._needs_kernel and chip.measured is not None:
+            raise ValueError(
+                "expected a chip that can be programmed anew. Received one whose faults were "
+                "saved with the weights of then: use "
+                f"Chip({chip.fault_model}, seed={chip.seed}, index={chip.index})"
+            )
+        self.chip, self.every = chip, every
+        self._steps = 0
+        self._is_current = False
+
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model and programs the chip, before training compiles its step."""
+        super().set_model(model)
+        self._is_current = False
+        self._program()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Counts steps from here."""
+        self._steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Programs the chip where it is time to."""
+        self._is_current = not self._needs_kernel
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self._program()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Programs the chip for validation."""
+        self._program()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Programs the chip for what comes between epochs."""
+        self._program()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Programs the chip with the trained weights."""
+        self._program()
+
+    def _program(self) -> None:
+        if self._is_current:
+            return
+        # On JAX the step holds the state, until it is told to give it back.
+        sync = getattr(self.model, "jax_state_sync", None)
+        if sync is not None:
+            sync()
+        self.chip.program(self.model)
+        self._is_current = True
 
 
 class DropRateSchedule(keras.callbacks.Callback):

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_rram import faults
+from keras_rram.crossbars import kernel_shape
 from keras_rram.faults import Fault, FaultModel
 from keras_rram.files import written_whole
 from keras_rram.layers import faulty_layers
@@ -71,21 +72,26 @@ class Chip:
         kernels = _kernels(model)
         if self.measured is not None:
             return _match(self.measured, kernels)
-        return {name: self._sample(name, kernel) for name, kernel in kernels.items()}
+        layers = faulty_layers(model)
+        return {
+            name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
+            for name, kernel in kernels.items()
+        }
 
-    def _sample(self, name: str, kernel: keras.Variable) -> Fault:
+    def _sample(self, name: str, kernel: keras.Variable, layer: Any) -> Fault:
         model = cast(FaultModel, self.fault_model)
         digest = hashlib.sha256(name.encode()).digest()
         words = np.frombuffer(digest[:16], "<u4").tolist()
         rng = np.random.default_rng([self.seed, self.index, *words])
         values = keras.ops.convert_to_numpy(kernel) if model.needs_kernel else None
-        return model.sample(tuple(kernel.shape), rng, values)
+        return model.sample(kernel_shape(layer, name.rpartition("/")[2]), rng, values)
 
     def program(self, model: keras.Model) -> "Programmed":
         """Writes this chip's faults into the model's fault masks, at once.
 
         Layers with `DropConnect(rescale=True)` get their healthy weights scaled by
         `1 / (1 - fault rate)`: the fault model's rate, or the achieved one of a measured kernel.
+        Values that weights are stuck at stay as they are.
 
         Args:
             model: a built model with Drop-Connect layers.
@@ -109,8 +115,7 @@ class Chip:
         """Returns the factor on a layer's healthy weights: 1, unless the layer rescales."""
         if fault is None or not layer.drop_connect.rescale:
             return 1.0
-        model = cast(FaultModel, self.fault_model)
-        rate = fault.rate if self.measured is not None else model.rate
+        rate = fault.rate if self.fault_model is None else self.fault_model.rate
         if rate >= 1:
             raise ValueError(f"Layer '{layer.name}' has no healthy weight left to rescale.")
         return 1.0 / (1.0 - rate)

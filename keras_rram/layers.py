@@ -55,10 +55,13 @@ class DropConnectMixin(_MixinBase):
             without any retracing.
         fault_masks: kernel name -> non-trainable variable of the kernel's shape, ones when new.
         fault_offsets: likewise, zeros when new; empty before `add_fault_offsets`.
+        read_noise: a `KernelNoise` on every read of the chip, or None; see
+            `keras_rram.noise.read_noise`.
     """
 
     kernel_slots: tuple[str, ...] = ("kernel",)
     _constraint_arguments: tuple[str, ...] = ("kernel_constraint",)
+    read_noise: Any = None
 
     def __init__(self, *args: Any, drop_connect: Any = None, **kwargs: Any):
         has_offsets = kwargs.pop("fault_offsets", False)
@@ -160,11 +163,14 @@ class DropConnectMixin(_MixinBase):
             return kernel
         if isinstance(kernel, keras.Variable):
             kernel = kernel.value  # the tensor, cast by the autocast of mixed precision
+        stored = kernel
         if training:
             kernel = self.drop_connect(kernel, rate=self.drop_rate, seed=self.seed_generator)
         kernel = kernel * ops.cast(self.fault_masks[slot], kernel.dtype)
         if self.fault_offsets:
             kernel = kernel + ops.cast(self.fault_offsets[slot], kernel.dtype)
+        if self.read_noise is not None:
+            kernel = self.read_noise(kernel, self.seed_generator, reference=stored)
         return kernel
 
     def _bias_and_activation(self, outputs: Tensor) -> Tensor:

@@ -2,16 +2,23 @@
 
 import csv
 import dataclasses
+import hashlib
 
 import keras
 import numpy as np
 import pytest
 
 from keras_rram import DropConnectDense
-from keras_rram.callbacks import Checkpoint, ChipValidation, DropRateSchedule, EpochRecords
+from keras_rram.callbacks import (
+    Checkpoint,
+    ChipValidation,
+    DropRateSchedule,
+    EpochRecords,
+    Reprogram,
+)
 from keras_rram.checkpoint import restore_checkpoint
 from keras_rram.chips import Chip
-from keras_rram.faults import Fault, StuckAtZero
+from keras_rram.faults import Fault, StuckAtValues, StuckAtZero, StuckCells
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(40, 6)).astype("float32")
@@ -220,3 +227,114 @@ def test_a_checkpoint_is_written_after_each_epoch_with_the_history(tmp_path):
     assert "val_chip_accuracy" in restored.history[-1]
     for one, other in zip(model.get_weights(), fresh.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def _regression(seed=5):
+    """A linear layer, and data whose best weights have the opposite signs of the first ones."""
+    keras.utils.set_random_seed(seed)
+    layer = DropConnectDense(8, use_bias=False, drop_connect=0.0, name="dense")
+    model = keras.Sequential([keras.layers.Input((6,)), layer])
+    kernel = np.random.default_rng(seed).normal(size=(6, 8)).astype("float32")
+    layer.kernels["kernel"].assign(kernel)
+    model.compile(keras.optimizers.SGD(0.4), "mse", run_eagerly=True)
+    return model, kernel, IMAGES @ -kernel
+
+
+def _pair(weights, states, scale):
+    """Effective weights of differential pairs and their derivative, by cases."""
+    effective, slope = np.zeros_like(weights), np.zeros_like(weights)
+    for place, w in np.ndenumerate(weights):
+        levels = [max(w, 0.0), max(-w, 0.0)]
+        for cell, sign in enumerate((1, -1)):
+            state = states[(cell, *place)]
+            if state:
+                levels[cell] = scale if state == "on" else 0.0
+            elif (w >= 0) == (sign > 0):
+                slope[place] = 1.0
+        effective[place] = levels[0] - levels[1]
+    return effective, slope
+
+
+def _stuck(chip, shape):
+    """State of each cell, from the documented generator of a chip's kernel."""
+    digest = hashlib.sha256(b"dense/kernel").digest()
+    words = [int.from_bytes(digest[4 * i : 4 * i + 4], "little") for i in range(4)]
+    draws = np.random.default_rng([chip.seed, chip.index, *words]).random((2, *shape), "float32")
+    model = chip.fault_model
+    return np.where(draws < model.stuck_off, "off", np.where(draws >= 1 - model.stuck_on, "on", ""))
+
+
+def _effective(model):
+    return keras.ops.convert_to_numpy(model.get_layer("dense").effective_kernel())
+
+
+def test_retraining_on_a_chip_follows_the_weights_through_changes_of_sign():
+    """Against gradient descent in NumPy on the closed form of the pairs."""
+    chip = Chip(StuckCells(0.2, 0.1), seed=3)
+    model, weights, targets = _regression()
+    states, first = _stuck(chip, weights.shape), weights
+    fit = {"batch_size": 40, "verbose": 0, "shuffle": False}
+    data = np.tile(IMAGES, (40, 1)), np.tile(targets, (40, 1))
+    with chip.program(model):
+        before = model.evaluate(IMAGES, targets, verbose=0)
+    model.fit(*data, callbacks=[Reprogram(chip)], **fit)
+    for _ in range(40):
+        effective, slope = _pair(weights, states, np.abs(weights).max())
+        errors = IMAGES @ effective - targets
+        weights = weights - 0.4 * slope * (IMAGES.T @ errors) * (2 / errors.size)
+    trained = keras.ops.convert_to_numpy(model.get_layer("dense").kernel)
+    np.testing.assert_allclose(trained, weights, atol=1e-4)
+    flipped = (np.sign(trained) != np.sign(first)) & (states != "").any(0)
+    assert flipped.sum() >= 3
+    expected, _ = _pair(trained, states, np.abs(trained).max())
+    np.testing.assert_allclose(_effective(model), expected, atol=1e-6)
+    assert model.evaluate(IMAGES, targets, verbose=0) < 0.5 * before
+    # Programmed once, the same training leaves masks and offsets of other weights.
+    once, _, _ = _regression()
+    with chip.program(once):
+        once.fit(*data, **fit)
+        fresh = chip.faults(once)["dense/kernel"]
+        held = keras.ops.convert_to_numpy(once.get_layer("dense").kernel)
+        assert np.abs(_effective(once) - fresh.apply(held)).max() > 0.1
+
+
+def test_every_few_steps_and_for_validation():
+    chip = Chip(StuckCells(0.2, 0.1), seed=3)
+    model, _, targets = _regression()
+    programmed = []
+
+    class Counting(type(chip)):
+        def program(self, model):
+            programmed.append(keras.ops.convert_to_numpy(model.get_layer("dense").kernel).copy())
+            return super().program(model)
+
+    counting = Counting(chip.fault_model, seed=3)
+    history = model.fit(
+        IMAGES,
+        targets,
+        batch_size=10,
+        epochs=2,
+        verbose=0,
+        callbacks=[Reprogram(counting, every=3)],
+        validation_data=(IMAGES, targets),
+    )
+    # At first, after steps 3 and 6 of 8, and for validation after 4 and 8, in each case once.
+    assert len(programmed) == 5
+    loss = float(np.mean((IMAGES @ _effective(model) - targets) ** 2))
+    assert history.history["val_loss"][-1] == pytest.approx(loss, rel=1e-4)
+    programmed.clear()
+    fixed = Counting(StuckAtZero(0.2), seed=3)
+    model.fit(IMAGES, targets, batch_size=10, verbose=0, callbacks=[Reprogram(fixed)])
+    assert len(programmed) == 1
+
+
+def test_chips_that_cannot_be_programmed_anew(tmp_path):
+    model, _, _ = _regression()
+    chip = Chip(StuckAtValues(0.2, (1e-5,)), seed=3)
+    chip.save(tmp_path / "chip.npz", model)
+    with pytest.raises(ValueError, match="saved with the weights of then"):
+        Reprogram(Chip.load(tmp_path / "chip.npz"))
+    with pytest.raises(TypeError, match="must be a `Chip`"):
+        Reprogram(StuckCells(0.1))
+    with pytest.raises(ValueError, match="`every`"):
+        Reprogram(chip, every=0)

@@ -50,7 +50,9 @@ class FaultModel(Protocol):
     """Draws the fault of one kernel. Implementations are frozen dataclasses of plain values.
 
     Attributes:
-        rate: expected share of faulty weights, in `[0, 1)`.
+        rate: fault rate, in `[0, 1)`: the expected share of faulty weights, or of faulty cells for
+            models of cells. Either way it is the share of a weight's signal that is lost on
+            average, and layers that rescale make up for it by `1 / (1 - rate)`.
         needs_kernel: whether `sample` needs the kernel's values, as models of a cell do, where
             what a stuck cell means depends on the weight's scale and sign.
     """
@@ -74,8 +76,18 @@ def serialize(model: FaultModel) -> dict[str, Any]:
         raise TypeError(f"Expected a fault model that is a dataclass. Received: {model!r}")
     return {
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
-        "config": dataclasses.asdict(model),
+        "config": {
+            field.name: _plain(getattr(model, field.name)) for field in dataclasses.fields(model)
+        },
     }
+
+
+def _plain(value: Any) -> Any:
+    """Returns a field's value as plain values; fault models may hold mappings and fault models."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    is_model = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return serialize(value) if is_model else value  # type: ignore[arg-type]
 
 
 def deserialize(config: dict[str, Any]) -> FaultModel:
@@ -89,6 +101,14 @@ def deserialize(config: dict[str, Any]) -> FaultModel:
     if not module_name.startswith("keras_rram.faults"):
         raise ValueError(f"Expected a fault model of `keras_rram.faults`. Received: {config!r}")
     try:
-        return getattr(importlib.import_module(module_name), class_name)(**config["config"])
+        values = {name: _restored(value) for name, value in config["config"].items()}
+        return getattr(importlib.import_module(module_name), class_name)(**values)
     except (ImportError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"Not a fault model of this version: {config!r} ({error})") from error
+
+
+def _restored(value: Any) -> Any:
+    """Returns what `_plain` was given; all sequences are tuples, as in frozen dataclasses."""
+    if isinstance(value, list):
+        return tuple(_restored(item) for item in value)
+    return deserialize(value) if isinstance(value, dict) and "class" in value else value

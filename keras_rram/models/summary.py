@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
 
 from keras_rram.layers import DropConnectMixin
+from keras_rram.models.cost import HardwareCost, hardware_costs
 from keras_rram.roles import role_of
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -50,9 +51,11 @@ class Summary:
 
     Attributes:
         rows: one row for each layer with parameters, in the order of the network.
+        hardware: cells and tiles under each mapping that was asked for.
     """
 
     rows: tuple[SummaryRow, ...]
+    hardware: tuple[HardwareCost, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -96,7 +99,12 @@ class Summary:
                 "`name` must be a layer name or what comes before a `_` in one. "
                 f"Received: name={name!r}, where the layers are {[row.name for row in self.rows]}"
             )
-        return Summary(rows)
+        names = {row.name for row in rows}
+        hardware = tuple(
+            replace(cost, rows=tuple(r for r in cost.rows if r.kernel.rpartition("/")[0] in names))
+            for cost in self.hardware
+        )
+        return Summary(rows, hardware)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the totals and, under "rows", one dict for each row: plain values for JSON."""
@@ -108,10 +116,11 @@ class Summary:
             "faulty_parameters_share": self.faulty_parameters_share,
             "faulty_macs_share": self.faulty_macs_share,
             "rows": [asdict(row) for row in self.rows],
+            **({"hardware": [cost.to_dict() for cost in self.hardware]} if self.hardware else {}),
         }
 
     def __str__(self) -> str:
-        """Returns the table as aligned text."""
+        """Returns the table as aligned text, then those of the hardware."""
         lines = [("layer", "class", "role", "parameters", "macs", "faulty")]
         for row in self.rows:
             faulty = "yes" if row.faulty else ""
@@ -129,10 +138,13 @@ class Summary:
                 for column, (cell, width) in enumerate(zip(line, widths, strict=True))
             ]
             text.append("  ".join(cells).rstrip())
-        return "\n".join([text[0], rule, *text[1:-2], rule, *text[-2:]])
+        table = "\n".join([text[0], rule, *text[1:-2], rule, *text[-2:]])
+        return "\n\n".join([table, *map(str, self.hardware)])
 
 
-def summary_table(model: keras.Model) -> Summary:
+def summary_table(
+    model: keras.Model, mappings: Any = (), tile: tuple[int, int] | int = (128, 128)
+) -> Summary:
     """Counts parameters and multiply-accumulates of a model, and how many sit on faulty hardware.
 
     Works on functional and Sequential models, nested ones included. A layer that is called twice
@@ -142,6 +154,10 @@ def summary_table(model: keras.Model) -> Summary:
 
     Args:
         model: a functional or built Sequential model whose image sizes are known.
+        mappings: also count cells and tiles of the layers on faulty hardware, under these mappings
+            of weights to cells: keys of `keras_rram.models.cost.MAPPINGS`, mappings, or a dict of
+            them by name. See `hardware_cost`.
+        tile: rows (word lines) and columns (bit lines) of a tile.
 
     Returns:
         A `Summary`.
@@ -166,7 +182,8 @@ def summary_table(model: keras.Model) -> Summary:
         layers[id(layer)] = layer
         count = _macs(layer, input_shape, output_shape)
         macs[id(layer)] = macs.get(id(layer), 0) + count
-    return Summary(tuple(_row(layer, macs[key]) for key, layer in layers.items() if layer.weights))
+    rows = tuple(_row(layer, macs[key]) for key, layer in layers.items() if layer.weights)
+    return Summary(rows, hardware_costs(model, mappings, tile))
 
 
 def _calls(model: Any) -> Iterator[tuple[keras.Layer, Any, Any]]:
