@@ -130,7 +130,7 @@ def accuracy_against_rate(
     if len(swept) <= _MOST_TICKS and np.min(np.diff(swept), initial=1) > 0.06 * swept[-1]:
         axes.set_xticks(swept)
     _percent(axes.yaxis)
-    _legend(axes)
+    _legend_above(figure)
     _save(figure, path)
 
 
@@ -183,7 +183,7 @@ def chip_distribution(results: Sequence[PopulationResult], path: str | os.PathLi
     axes.set_xlabel("fault rate")
     axes.set_ylabel("accuracy of a chip")
     _percent(axes.yaxis)
-    _legend(axes)
+    _legend_above(figure)
     _save(figure, path)
 
 
@@ -225,7 +225,7 @@ def yield_curve(results: Sequence[PopulationResult], path: str | os.PathLike) ->
     axes.set_ylabel("yield: chips that reach it")
     _percent(axes.xaxis)
     _percent(axes.yaxis)
-    _legend(axes)
+    _legend_above(figure)
     _save(figure, path)
 
 
@@ -275,7 +275,7 @@ def convergence(results: Sequence[PopulationResult], path: str | os.PathLike) ->
     axes.set_xlabel("chips evaluated")
     axes.set_ylabel("mean accuracy")
     _percent(axes.yaxis)
-    _legend(axes)
+    _legend_above(figure)
     _save(figure, path)
 
 
@@ -351,6 +351,16 @@ def _name(share: float) -> str:
 
 def _legend(axes: Axes) -> None:
     axes.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
+
+
+def _legend_above(figure: Figure) -> None:
+    """Puts the legend where it can cover no chip."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    longest = max(map(len, labels))
+    columns = min(len(labels), 3 if longest <= 24 else 2 if longest <= 44 else 1)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=columns, fontsize=8.5, frameon=False
+    )
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:

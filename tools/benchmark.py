@@ -3,7 +3,8 @@
   python -m tools.benchmark --suite=layers
 
 Suites: `layers` (what Drop-Connect adds to a training step), `population` (chips per second of each
-engine), `export` (chip files per second). On a shared machine only the ratios mean something.
+engine), `export` (chip files per second), `faults` (seconds to sample a chip's cells). On a shared
+machine only the ratios mean something.
 """
 
 import importlib

@@ -12,15 +12,27 @@ convolutions are put on faulty hardware:
       --out=runs/precise
   python -m tools.evaluate --model=plain.keras --convert --where=convolutions --out=runs/plain
 
-Two runs of other chips of the same population (`--first_chip`) become one:
+Each chip's batch normalization recalibrated on unlabelled training images before it is evaluated;
+and a comparison with another model, or with the run of one, on the same chips:
+
+  python -m tools.evaluate --model=runs/digits/model.keras --repair=batch_norm --out=runs/repaired
+  python -m tools.evaluate --model=b.keras --compare_with=a.keras --out=runs/b
+  python -m tools.evaluate --model=b.keras --compare_with=runs/chips --out=runs/b
+
+Two runs of other chips of the same population (`--first_chip`) become one; and runs of models that
+were trained with several seeds say what the spread is made of: training seed, chip, images:
 
   python -m tools.evaluate --merge=runs/a,runs/b --out=runs/both
+  python -m tools.evaluate --split_variance=runs/seed0,runs/seed1,runs/seed2 --out=runs/variance
 
 The folder `--out` gets a line in `chips.jsonl` after each chip, so that a run that was killed goes
-on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chips.csv` and figures.
+on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chips.csv` and figures,
+`comparison.json` and `comparison.png`, or `variance.json`. `keras_rram.evaluation` documents what
+the files hold: `records`, `chip_result`, `PopulationResult.summary`, `PairedDifference`.
 """
 
 import csv
+import dataclasses
 import io
 import json
 import pathlib
@@ -53,16 +65,23 @@ flags.DEFINE_integer("calibration_images", 300, "Training images for int8.", low
 flags.DEFINE_float(
     "target_half_width", None, "Stop when the interval of the mean accuracy is that narrow."
 )
+flags.DEFINE_enum("repair", "none", ["none", "batch_norm"], "What is done to each chip first.")
+flags.DEFINE_integer("repair_images", 512, "Training images for --repair.", lower_bound=1)
+flags.DEFINE_string("compare_with", None, "Another model, or the folder of its run.")
+flags.DEFINE_bool("bootstrap", False, "Give the two-way bootstrap interval too, as a check.")
 flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield at.")
 flags.DEFINE_integer("jobs", 1, "Processes; -1 for one on each core.")
 flags.DEFINE_enum("parallel", "processes", ["processes", "dask"], "Where chips are evaluated.")
 flags.DEFINE_string("scheduler", None, "Address of the Dask scheduler, tcp://host:8786.")
 flags.DEFINE_list("merge", None, "Join the runs in these folders instead of evaluating.")
+flags.DEFINE_list("split_variance", None, "Runs of several training seeds, instead of evaluating.")
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
 _FIGURES = ("accuracy.png", "chips.png", "yield.png", "convergence.png")
-_NEEDS_MODEL = ("model", "target_half_width", "convert", "where", "resume")
+_NEEDS_MODEL = (
+    "model", "target_half_width", "convert", "where", "resume", "repair", "compare_with"
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> None:
@@ -73,19 +92,71 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--yield_at must be accuracies in [0, 1]. Received: {FLAGS.yield_at}")
     if any(not 0 <= rate < 1 for rate in rates):
         raise ValueError(f"--fault_rates must be in [0, 1). Received: {FLAGS.fault_rates}")
+    if FLAGS.merge and FLAGS.split_variance:
+        raise ValueError("--merge and --split_variance exclude each other.")
     if FLAGS.merge:
         _merge(thresholds)
-        return
-    model = _model()
-    from keras_rram import StuckAtZero
-    from keras_rram.evaluation.arguments import check_data
-    from keras_rram.evaluation.population import run_population
-    from keras_rram.files import written_whole
+    elif FLAGS.split_variance:
+        _split_variance()
+    else:
+        _evaluate(rates, thresholds)
 
-    data, calibration = _data()
+
+def _evaluate(rates: list[float], thresholds: list[float]) -> None:
+    model = _model(FLAGS.model)
+    if FLAGS.compare_with and FLAGS.target_half_width is not None:
+        raise ValueError("--compare_with needs all images of each chip: no --target_half_width.")
+    from keras_rram.evaluation import load_run
+    from keras_rram.evaluation.arguments import check_data
+    from keras_rram.evaluation.fingerprint import array_sha256
+
+    data, options = _data()
     check_data(model, data)
+    other = theirs = None
+    if (FLAGS.compare_with or "").endswith(".keras"):
+        other = _model(FLAGS.compare_with)
+        check_data(other, data)
+    elif FLAGS.compare_with:
+        theirs = load_run(FLAGS.compare_with)
+        _check_comparable(theirs, rates, array_sha256(*data))
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
-    found = run_population(
+    found = _run(model, rates, data, folder, options)
+    config = {
+        "command": cli.command(),
+        "commit": cli.commit(),
+        "model": FLAGS.model,
+        "repair": FLAGS.repair,
+        "repair_images": None if FLAGS.repair == "none" else FLAGS.repair_images,
+    }
+    _write(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    for result, reason in zip(found.results, found.reasons, strict=True):
+        answers = sum(chip.total for chip in result.chips)
+        print(
+            f"{result.rate:.4g}: {len(result.chips):,} chips, {answers:,} answers ({reason}), "
+            f"engine {found.engine}."
+        )
+    _report(found.results, thresholds, folder)
+    is_whole = not found.interrupted
+    if is_whole and other is not None:
+        compared = _run(other, rates, data, folder / "compared_with", options)
+        theirs, is_whole = list(compared.results), not compared.interrupted
+    if not is_whole:
+        cli.fail("interrupted; --resume goes on where it stopped.", code=130)
+    if theirs is not None:
+        _compare(found.results, theirs, folder)
+
+
+def _run(
+    model: Any,
+    rates: list[float],
+    data: tuple[Any, Any],
+    folder: pathlib.Path,
+    options: dict[str, Any],
+) -> Any:
+    from keras_rram import StuckAtZero
+    from keras_rram.evaluation import run_population
+
+    return run_population(
         model,
         StuckAtZero(rates[0], exact=FLAGS.exact),
         FLAGS.chips,
@@ -101,57 +172,85 @@ def main(argv: Sequence[str]) -> None:
         parallel=FLAGS.parallel,
         scheduler=FLAGS.scheduler,
         quantization=FLAGS.quantization,
-        calibration=calibration,
+        **options,
     )
-    with written_whole(folder / "config.json") as temporary:
-        config = {"command": cli.command(), "commit": cli.commit(), "model": FLAGS.model}
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-    for result, reason in zip(found.results, found.reasons, strict=True):
-        answers = sum(chip.total for chip in result.chips)
-        print(
-            f"{result.rate:.4g}: {len(result.chips):,} chips, {answers:,} answers ({reason}), "
-            f"engine {found.engine}."
-        )
-    _report(found.results, thresholds, folder)
-    if found.interrupted:
-        cli.fail("interrupted; --resume goes on where it stopped.", code=130)
 
 
-def _model() -> Any:
-    """Returns the model, with Drop-Connect layers."""
+def _model(path: str | None) -> Any:
+    """Returns a model, with Drop-Connect layers."""
     if FLAGS.where is not None and not FLAGS.convert:
         raise ValueError("--where goes with --convert.")
-    model = cli.load_model(FLAGS.model)
+    model = cli.load_model(path)
     from keras_rram import faulty_layers, to_drop_connect
 
     if FLAGS.convert:
         return to_drop_connect(model, 0.0, FLAGS.where)
     if not faulty_layers(model):
         raise ValueError(
-            f"--model='{FLAGS.model}' has no Drop-Connect layer that faults could go to. Give "
-            "--convert to put its weights on faulty hardware (--where=blocks for a part of them)."
+            f"'{path}' has no Drop-Connect layer that faults could go to. Give --convert to put "
+            "its weights on faulty hardware (--where=blocks for a part of them)."
         )
     return model
 
 
-def _data() -> tuple[tuple[Any, Any], Any]:
-    """Returns the test images and labels, and the calibration images or None."""
+def _data() -> tuple[tuple[Any, Any], dict[str, Any]]:
+    """Returns test images and labels, and what else `run_population` takes of the dataset."""
     from keras_rram import data
 
+    if FLAGS["repair_images"].present and FLAGS.repair == "none":
+        raise ValueError("--repair_images goes with --repair=batch_norm.")
     dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
-    calibration = None
+    options: dict[str, Any] = {}
     if FLAGS.quantization == "int8":
         count = min(FLAGS.calibration_images, len(dataset.train_labels))
-        calibration, _ = dataset.arrays("train", count)
-    return dataset.arrays("test", FLAGS.images), calibration
+        options["calibration"], _ = dataset.arrays("train", count)
+    if FLAGS.repair == "batch_norm":
+        from keras_rram.repair import BatchNormRecalibration
+
+        options["repair"] = BatchNormRecalibration(_unlabelled(dataset, FLAGS.repair_images))
+    return dataset.arrays("test", FLAGS.images), options
+
+
+def _unlabelled(dataset: Any, count: int) -> Any:
+    """Returns training images, drawn without a look at their labels."""
+    import numpy as np
+
+    images = dataset.train_images
+    if count > len(images):
+        raise ValueError(f"--repair_images={count}: there are {len(images):,} training images.")
+    chosen = np.random.default_rng(0).choice(len(images), count, replace=False)
+    return dataset.normalize(images[np.sort(chosen)])
+
+
+def _check_comparable(theirs: Sequence[Any], rates: list[float], data: str) -> None:
+    """Raises ValueError, before any work, unless a run is of the chips that the flags ask for."""
+    chips = tuple(range(FLAGS.first_chip, FLAGS.first_chip + FLAGS.chips))
+    by_rate = {result.rate: result for result in theirs}
+    first = theirs[0]
+    for name, wanted, found in (
+        ("seed", FLAGS.seed, first.seed),
+        ("exact", FLAGS.exact, first.fault_model["config"].get("exact")),
+        ("test images", data, first.data),
+        *((f"fault rate {rate}", True, rate in by_rate) for rate in rates),
+        *((f"chips at {rate}", chips, by_rate[rate].indices) for rate in rates if rate in by_rate),
+    ):
+        if wanted != found:
+            raise ValueError(
+                f"--compare_with='{FLAGS.compare_with}' is not of the same chips and images: it "
+                f"differs in {name}. Evaluate both with the same flags."
+            )
+
+
+def _check_no_model(mode: str) -> None:
+    given = [name for name in _NEEDS_MODEL if FLAGS[name].present]
+    if given:
+        raise ValueError(f"--{mode} evaluates nothing: leave out --{given[0]}.")
 
 
 def _merge(thresholds: list[float]) -> None:
-    given = [name for name in _NEEDS_MODEL if FLAGS[name].present]
-    if given:
-        raise ValueError(f"--merge evaluates nothing: leave out --{given[0]}.")
-    from keras_rram.evaluation.population import load_run
-    from keras_rram.evaluation.records import merge_runs, read_run
+    _check_no_model("merge")
+    from keras_rram.evaluation import load_run, merge_runs
+    from keras_rram.evaluation.records import read_run
 
     for part in FLAGS.merge:
         read_run(part)
@@ -160,31 +259,96 @@ def _merge(thresholds: list[float]) -> None:
     _report(tuple(load_run(str(folder))), thresholds, folder)
 
 
+def _split_variance() -> None:
+    """Splits the variance of runs, one for each training seed, at each of their fault rates."""
+    _check_no_model("split_variance")
+    from keras_rram.evaluation import load_run, variance_split
+    from keras_rram.evaluation.comparison import matched
+    from keras_rram.evaluation.tables import variance_table
+
+    first, *others = [load_run(path) for path in FLAGS.split_variance]
+    pairs = [matched(first, other) for other in others]
+    splits = {
+        result.rate: variance_split(
+            dict(enumerate([result, *(other[place][1] for other in pairs)]))
+        )
+        for place, result in enumerate(first)
+    }
+    folder = cli.output_folder(FLAGS.out)
+    print(variance_table(splits))
+    content = {
+        "schema": "keras_rram.variance/1",
+        "runs": FLAGS.split_variance,
+        "splits": [{"rate": rate, **dataclasses.asdict(split)} for rate, split in splits.items()],
+    }
+    _write(folder / "variance.json", json.dumps(content, indent=1) + "\n")
+    print(f"Results: {folder}/")
+
+
+def _compare(results: Sequence[Any], others: Sequence[Any], folder: pathlib.Path) -> None:
+    """Prints and writes the difference to another model on the same chips."""
+    from keras_rram import plots
+    from keras_rram.evaluation import paired_difference
+    from keras_rram.evaluation.comparison import matched
+    from keras_rram.evaluation.tables import comparison_table
+
+    pairs = matched(results, others)
+    rows = [(a.summary(), b.summary(), paired_difference(a, b)) for a, b in pairs]
+    print(f"\nCompared with {FLAGS.compare_with}:\n{comparison_table(rows)}")
+    content = {
+        "schema": "keras_rram.comparison/1",
+        "compared_with": FLAGS.compare_with,
+        "comparisons": [
+            {"rate": a["rate"], "summary": a, "other": b, **dataclasses.asdict(difference)}
+            for a, b, difference in rows
+        ],
+    }
+    _write(folder / "comparison.json", json.dumps(content, indent=1) + "\n")
+    names = [pathlib.Path(FLAGS.model).stem, pathlib.Path(FLAGS.compare_with).stem]
+    if names[0] == names[1]:
+        names = [FLAGS.model, FLAGS.compare_with]
+    curves = dict(zip(names, zip(*pairs, strict=True), strict=True))
+    plots.accuracy_against_rate(curves, folder / "comparison.png")
+
+
 def _report(results: Sequence[Any], thresholds: list[float], folder: pathlib.Path) -> None:
     """Prints the table and writes everything that is made of the chips' records."""
-    from keras_rram.files import written_whole
+    from keras_rram.evaluation.tables import population_table
 
     rows = [result.summary(yield_at=thresholds) for result in results]
-    print(_table(rows, thresholds))
+    print(population_table(rows, thresholds))
+    if FLAGS.bootstrap:
+        _print_bootstrap(results)
     populations = [json.loads(result.to_json()) for result in results]
     content = {
         "schema": "keras_rram.evaluation/1",
         "summary": rows,
         "populations": populations,
     }
-    with written_whole(folder / "results.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    _write(folder / "results.json", json.dumps(content, indent=1) + "\n")
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with written_whole(folder / "summary.csv") as temporary:
-        temporary.write_text(text.getvalue())
+    _write(folder / "summary.csv", text.getvalue())
     tables = [result.to_csv() for result in results]
-    with written_whole(folder / "chips.csv") as temporary:
-        temporary.write_text(tables[0] + "".join(table.partition("\n")[2] for table in tables[1:]))
+    rest = "".join(table.partition("\n")[2] for table in tables[1:])
+    _write(folder / "chips.csv", tables[0] + rest)
     _draw(results, folder)
     print(f"Results: {folder}/")
+
+
+def _print_bootstrap(results: Sequence[Any]) -> None:
+    import numpy as np
+
+    for result in results:
+        if result.matrix is None or len(result.chips) < 2:
+            print("No bootstrap: it takes two chips, each on all images.")
+            continue
+        rng = np.random.default_rng(FLAGS.seed)
+        interval = result.mean_interval(method="bootstrap", rng=rng)
+        low, high = 100 * interval.low, 100 * interval.high
+        print(f"{100 * result.rate:.4g}% faults: {low:.2f}-{high:.2f} by {interval.method}.")
 
 
 def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
@@ -209,35 +373,11 @@ def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
         (folder / name).unlink(missing_ok=True)  # of a run before it was resumed
 
 
-def _table(rows: Sequence[dict[str, Any]], thresholds: list[float]) -> str:
-    """Returns the figures as an aligned table, in percent."""
+def _write(path: pathlib.Path, text: str) -> None:
+    from keras_rram.files import written_whole
 
-    def percent(value: float | None, digits: int = 2) -> str:
-        return "-" if value is None else f"{100 * value:.{digits}f}"
-
-    titles = ["fault rate", "chips", "fault-free", "mean", "95% interval", "sd", "5th pct", "worst"]
-    lines = [[*titles, *(f"yield >= {100 * threshold:.4g}" for threshold in thresholds)]]
-    for row in rows:
-        interval = "-" if row["low"] is None else f"{percent(row['low'])}-{percent(row['high'])}"
-        lines.append(
-            [
-                f"{100 * row['rate']:.4g}",
-                str(row["chips"]),
-                percent(row["fault_free"]),
-                percent(row["mean"]),
-                interval,
-                *(percent(row[name]) for name in ("sd", "q05", "worst")),
-                *(percent(row[f"yield_{threshold:g}"], 1) for threshold in thresholds),
-            ]
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = [
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    ]
-    methods = sorted({row["method"].split(",")[0] for row in rows if row["method"]})
-    note = f"All in percent. Interval: {'; '.join(methods)}." if methods else "All in percent."
-    return "\n".join([*text, note])
+    with written_whole(path) as temporary:
+        temporary.write_text(text)
 
 
 def _numbers(name: str) -> list[float]:

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields, replace
 
 import keras
 import numpy as np
 
 from keras_rram.evaluation.stopping import StopRule
-from keras_rram.faults import FaultModel
+from keras_rram.faults import FaultModel, at_rate
 from keras_rram.layers import faulty_layers
 
 
@@ -68,13 +67,7 @@ def at_rates(fault_model: FaultModel, rates: Sequence[float] | None) -> list[Fau
     values = [float(rate) for rate in rates]
     if not values or len(set(values)) < len(values):
         raise ValueError(f"expected fault rates, each once. Received: rates={list(rates)}")
-    names = {field.name for field in fields(fault_model)}  # type: ignore[arg-type]
-    if "rate" not in names:
-        raise ValueError(
-            f"expected a fault model with a field `rate` to sweep rates. Received: {fault_model} "
-            "(evaluate one population for each fault model)"
-        )
-    return [replace(fault_model, rate=rate) for rate in values]  # type: ignore[type-var]
+    return [at_rate(fault_model, rate) for rate in values]
 
 
 def stop_rule(stop: StopRule | float | None, chips: int, images: int) -> StopRule | None:

@@ -8,8 +8,11 @@ kept):
 """
 
 import base64
+import csv
 import dataclasses
+import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,3 +155,14 @@ class ChipResult:
             received = sorted(fields) if isinstance(fields, dict) else fields
             raise ValueError(f"expected the fields {sorted(names)}. Received: {received}")
         return cls(**fields)
+
+
+def chips_csv(chips: Iterable[ChipResult]) -> str:
+    """Returns a CSV table of one row per chip: its record without the single answers, accuracy."""
+    names = [field.name for field in dataclasses.fields(ChipResult) if field.name != "correctness"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*names, "accuracy"])
+    for chip in chips:
+        table.writerow([*(getattr(chip, name) for name in names), chip.accuracy])
+    return text.getvalue()

@@ -1,7 +1,7 @@
 """Two models on the same chips, and what the spread of an accuracy is made of."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,27 @@ def paired_difference(
         float(np.mean(differences < 0)),
         float(np.mean(differences == 0)),
     )
+
+
+def matched(
+    results: Sequence[PopulationResult], others: Sequence[PopulationResult]
+) -> list[tuple[PopulationResult, PopulationResult]]:
+    """Pairs the results of two runs by their fault rate, for `paired_difference`.
+
+    Args:
+        results: one for each fault rate.
+        others: those of the other run, which may have more rates.
+
+    Raises:
+        ValueError: if a rate is missing in `others`.
+    """
+    by_rate = {other.rate: other for other in others}
+    if missing := sorted({result.rate for result in results} - set(by_rate)):
+        raise ValueError(
+            f"expected the fault rates {sorted(by_rate)}, which the other run has. Received: "
+            f"{missing} too (evaluate both models at the same rates)"
+        )
+    return [(result, by_rate[result.rate]) for result in results]
 
 
 def _same_chips(a: PopulationResult, b: PopulationResult, names: tuple[str, ...]) -> None:

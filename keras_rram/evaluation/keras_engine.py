@@ -17,7 +17,7 @@ from keras_rram.layers import faulty_layers
 Repair = Callable[[keras.Model, dict[str, Fault]], AbstractContextManager[Any]]
 """Called as `with repair(model, chip_faults):` on a programmed model; undoes itself at the end."""
 
-BATCH = 250
+BATCH = 100
 # Part of a JAX device's memory that the activations of a group of chips may take.
 _MEMORY_SHARE = 0.25
 _CPU_BYTES = 1 << 28

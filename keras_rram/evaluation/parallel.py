@@ -7,8 +7,8 @@ import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,31 @@ _CONNECT_SECONDS = 10
 _engines = threading.local()
 # Keras keeps global state while it loads a model.
 _loading = threading.Lock()
+
+
+def _quiet_start() -> Callable[[], None]:
+    """Returns what a process does first: the imports, without their messages on stderr."""
+
+    def start() -> None:
+        # A function within a function travels by value: naming one of a module would import the
+        # module, and with it Keras, before this can turn the messages away.
+        import importlib
+        import os
+
+        saved = os.dup(2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            importlib.import_module("keras_rram.evaluation.parallel")
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+    return start
+
+
+# One object: joblib keeps processes from one pool to the next where they began alike.
+_START = _quiet_start()
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +200,8 @@ class Pool:
         if self._parallel == "dask":
             # Every worker gets the recipe, so that no single one can take it along when it dies.
             return joblib.parallel_config("dask", client=self._client, scatter=[self._recipe])
-        return joblib.parallel_config("loky", inner_max_num_threads=self._recipe.threads)
+        threads = self._recipe.threads
+        return joblib.parallel_config("loky", inner_max_num_threads=threads, initializer=_START)
 
 
 def _work(payload: Any, tasks: list[Task]) -> list[Answers]:
@@ -185,13 +211,28 @@ def _work(payload: Any, tasks: list[Task]) -> list[Answers]:
     key = payload if isinstance(payload, str) else payload.key
     if held is None or held[0] != key:
         with _loading:
-            recipe = joblib.load(payload, mmap_mode="r") if isinstance(payload, str) else payload
-            if isinstance(payload, str) and threading.current_thread() is threading.main_thread():
+            is_process = isinstance(payload, str)
+            recipe = joblib.load(payload, mmap_mode="r") if is_process else payload
+            if is_process and threading.current_thread() is threading.main_thread():
                 # Ctrl-C reaches the whole process group, and is for the process that collects.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-            held = (key, recipe.build())
+            with _quiet() if is_process else nullcontext():
+                held = (key, recipe.build())
             _engines.held = held
     return held[1].answer(tasks)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Turns away what TensorFlow says on stderr when it looks for devices, in a process's own."""
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _limit_threads(threads: int) -> None:

@@ -34,7 +34,7 @@ from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.runner import Runner
 from keras_rram.evaluation.statistics import Interval
 from keras_rram.evaluation.stopping import StopRule
-from keras_rram.faults import FaultModel
+from keras_rram.faults import FaultModel, at_rate, deserialize, serialize
 from keras_rram.layers import faulty_layers
 
 log = logging.getLogger(__name__)
@@ -223,8 +223,7 @@ def _result(
         raise ValueError(f"'{records.folder}' holds no run.")
     fingerprint = header["fingerprint"]
     described = fingerprint["fault_model"]
-    if "rate" in described["config"]:
-        described = {**described, "config": {**described["config"], "rate": rate}}
+    described = _at_rate(described, rate)
     return PopulationResult(
         model=fingerprint["model"],
         data=fingerprint["data"],
@@ -238,3 +237,14 @@ def _result(
         name=header["name"],
         stop_interval=interval,
     )
+
+
+def _at_rate(described: dict[str, Any], rate: float) -> dict[str, Any]:
+    """Returns the description of a fault model at the rate of its results."""
+    if "rate" in described["config"]:
+        return {**described, "config": {**described["config"], "rate": rate}}
+    try:
+        model = deserialize(described)
+    except ValueError:
+        return described  # a user's own class
+    return described if float(model.rate) == rate else serialize(at_rate(model, rate))

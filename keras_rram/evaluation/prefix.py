@@ -8,7 +8,7 @@ import keras
 from keras_rram.layers import faulty_layers
 from keras_rram.models.summary import summary_table
 
-LEAST_SHARE = 0.2
+LEAST_SHARE = 0.1
 """Share of the multiply-accumulates in front of a cut from which on it pays."""
 CACHE_BYTES = 1 << 30
 """Most memory that the outputs of the clean part may take for all test images."""

@@ -106,6 +106,8 @@ class Records:
             "fingerprint": dict(fingerprint),
             "fault_free": fault_free.to_dict(),
         }
+        # As it is read back from the file, where tuples are lists.
+        header = json.loads(json.dumps(header))
         is_new, self.header = self.header is None, self.header or header
         if self.folder is None:
             return

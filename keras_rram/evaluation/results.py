@@ -4,9 +4,7 @@ The file is one JSON object: `schema` ("keras_rram.population/1"), the fields of
 and under `chips` a list of the records that `chip_result.py` describes.
 """
 
-import csv
 import dataclasses
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,14 +13,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_rram.evaluation.chip_result import ChipResult
+from keras_rram.evaluation.access import access_tier
+from keras_rram.evaluation.chip_result import ChipResult, chips_csv
 from keras_rram.evaluation.folds import fold_interval
 from keras_rram.evaluation.statistics import (
     Images,
     Interval,
     Yield,
     check_images,
+    quantile_bound,
     sd_without_binomial_noise,
+    smallest_population,
     wilson_interval,
 )
 from keras_rram.evaluation.two_way import (
@@ -278,8 +279,10 @@ class PopulationResult:
             ValueError: If the parts differ in `identity`, fault-free accuracy or cut of the
                 images, share a chip, or a stop rule chose their number of chips.
         """
-        mine = self.identity() | {"fault_free": self.fault_free, "folds": self.folds}
-        theirs = other.identity() | {"fault_free": other.fault_free, "folds": other.folds}
+        mine, theirs = (
+            part.identity() | {"fault_free": part.fault_free, "folds": part.folds}
+            for part in (self, other)
+        )
         if differing := [name for name in mine if mine[name] != theirs[name]]:
             detail = ", ".join(f"{name}: {mine[name]} and {theirs[name]}" for name in differing)
             raise ValueError(f"expected two parts of one population. Received: {detail}")
@@ -310,11 +313,12 @@ class PopulationResult:
         """The figures as a flat dict of plain values, for tables and files.
 
         Returns:
-            `name`, `model`, `data`, `engine`, `repair`, `rate`, `seed`, `fault_free`, `chips`,
-            `folds`; `mean`, `drop`; `low`, `high`, `half_width`, `confidence`, `method` of the
-            mean's interval; `raw_sd`, `sd`; `worst`, `worst_chip`, `q05`, `median`; and for each
+            `name`, `model`, `data`, `engine`, `repair`, `rate`, `seed`, `fault_free`,
+            `access_tier` (see `access_tier`), `chips`, `folds`; `mean`, `drop`; `low`, `high`,
+            `half_width`, `confidence`, `method` of the mean's interval; `raw_sd`, `sd`; `worst`,
+            `worst_chip`, `q05`, `q05_bound` (see `quantile_bound`), `median`; and for each
             threshold t of `yield_at`: `yield_t`, `yield_t_low`, `yield_t_high`. What the records
-            do not allow (one chip, or a part of the images) is None.
+            do not allow (one chip, a part of the images, 58 chips for the bound) is None.
         """
         several, full = len(self.chips) > 1, self.folds == 1
         if self.stop_interval is not None:
@@ -322,7 +326,9 @@ class PopulationResult:
         interval = self.mean_interval(confidence, images=images) if several else None
         names = ("name", "model", "data", "engine", "repair", "rate", "seed", "fault_free")
         figures: dict[str, Any] = {name: getattr(self, name) for name in names}
+        bounds = full and len(self.chips) >= smallest_population(0.05, confidence)
         figures |= {
+            "access_tier": access_tier(self.repair),
             "chips": len(self.chips),
             "folds": self.folds,
             "mean": self.mean,
@@ -337,6 +343,7 @@ class PopulationResult:
             "worst": self.worst.accuracy if full else None,
             "worst_chip": self.worst.index if full else None,
             "q05": self.quantile(0.05) if full else None,
+            "q05_bound": quantile_bound(self.accuracies, 0.05, confidence) if bounds else None,
             "median": self.quantile(0.5) if full else None,
         }
         for threshold in yield_at:
@@ -373,14 +380,7 @@ class PopulationResult:
 
     def to_csv(self) -> str:
         """Returns a table of one row per chip: its record without the single answers, accuracy."""
-        names = [field.name for field in dataclasses.fields(ChipResult)]
-        names.remove("correctness")
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow([*names, "accuracy"])
-        for chip in self.chips:
-            table.writerow([*(getattr(chip, name) for name in names), chip.accuracy])
-        return text.getvalue()
+        return chips_csv(self.chips)
 
     def _counts(self) -> tuple[np.ndarray, np.ndarray]:
         counts = np.array([(chip.correct, chip.total) for chip in self.chips])
