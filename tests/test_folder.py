@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -90,6 +92,28 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_folder(tmp_path):
     assert whole == resumed
     assert by_file[0] == by_file[1]
     assert export(stopped, resume=True).kept == 5
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written_and_resumes(tmp_path, monkeypatch):
+    export(tmp_path / "whole")
+    write, written = pathlib.Path.write_bytes, []
+
+    def full(path, content):
+        written.append(path)
+        if len(written) == 4:  # the base and two chips fit
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            export(tmp_path / "full")
+    names = {"base.tflite", "chip_4_00000.tflite", "chip_4_00001.tflite"}
+    expected = names | {f"{name}.json" for name in names} | {"index.jsonl"}
+    assert set(files(tmp_path / "full")) == expected
+    result = export(tmp_path / "full", resume=True)
+    assert (result.written, result.kept) == (3, 2)
+    assert files(tmp_path / "full") == files(tmp_path / "whole")
 
 
 def test_without_running_every_byte_is_checked_all_the_same(tmp_path, monkeypatch):

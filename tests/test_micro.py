@@ -1,4 +1,6 @@
+import errno
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -192,6 +194,22 @@ def test_the_tool_writes_source_and_report(runtime, small, tmp_path, capsys):
     assert report["micro"]["arena_size"] == least_arena(small[0])
     assert report["tflite"]["sidecar"] is None
     assert f"Results: {folder}" in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_no_source(runtime, small, tmp_path, monkeypatch):
+    path = tmp_path / "base.tflite"
+    path.write_bytes(small[0])
+    write = pathlib.Path.write_text
+
+    def full(place, text, *args, **kwargs):
+        if place.suffix == ".json":  # the last
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(place, text, *args, **kwargs)
+
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_main("export_micro", f"--tflite={path}", "--images=2", f"--out={tmp_path / 'out'}")
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_rescaled_chips_follow_keras_in_float_and_do_not_saturate_in_int8():
     assert isinstance(model.get_layer("scaled").drop_connect, DropConnect)
 
 
-def test_calibration_on_chips_widens_the_ranges():
+def test_calibration_on_chips_takes_their_ranges():
     model = rescaling_model()
     images = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
     alone = TFLitePatcher.from_model(model, "int8", images).tflite

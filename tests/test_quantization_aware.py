@@ -226,7 +226,7 @@ def test_another_backend_is_refused(model, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_tool_compares_three_files(tmp_path, capsys):
+def test_the_tool_compares_the_files(tmp_path, capsys):
     images, labels = batch(64)
     levels = np.clip(images * 60 + 100, 0, 255).astype(np.uint8)
     np.savez(
@@ -243,15 +243,26 @@ def test_the_tool_compares_three_files(tmp_path, capsys):
         f"--model={tmp_path}/model.keras",
         f"--data={tmp_path}/data.npz",
         "--chips=3",
+        "--calibration_chips=2",
         f"--out={folder}",
     )
     report = json.loads((folder / "quantize.json").read_text())
     assert [row["file"] for row in report["rows"]] == [
-        "post-training",
-        "trained on, post-training",
-        "quantization-aware",
+        "float32",
+        "int8, post-training",
+        "int8, calibrated on 2 chips",
+        "int8, trained on in float",
+        "int8, quantization-aware",
     ]
     assert all(0 <= row["worst"] <= row["mean"] <= 1 for row in report["rows"])
+    accuracies = {name: np.array(found) for name, found in report["accuracies"].items()}
+    for row in report["rows"]:
+        gains = accuracies[row["file"]] - accuracies["int8, post-training"]
+        assert row["gain"] == pytest.approx(gains.mean())
+        assert row["gain_high"] - row["gain"] == pytest.approx(
+            4.302653 * gains.std(ddof=1) / 3**0.5  # Student's t, 2 degrees of freedom
+        )
+    assert (folder / "quantize.png").stat().st_size < 150_000
     held = keras.models.load_model(folder / "model.keras")
     TFLitePatcher(held, (folder / "base.tflite").read_bytes())
     assert "quantization-aware" in capsys.readouterr().out

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import pathlib
@@ -111,9 +112,19 @@ def test_a_file_that_fails_is_not_left_in_place(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_at_the_sidecar_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        exporter().write(tmp_path / "chip.tflite", export_models.chip())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(*args):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
@@ -158,6 +169,14 @@ def test_bad_arguments_are_refused_before_converting(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):
         export_tflite(model, tmp_path / "file" / "c.tflite", None, "float32", images=images)
+    with pytest.raises(ValueError, match="one for each"):
+        exporter(also_on={"more": (images, np.zeros(7, np.int64))})
+    with pytest.raises(ValueError, match="`more` must be a non-empty array"):
+        exporter(also_on={"more": (images[:0], np.zeros(0, np.int64))})
+    with pytest.raises(ValueError, match="runs int8 files"):
+        exporter(micro_images=3)
+    with pytest.raises(ValueError, match="integer >= 0"):
+        exporter("int8", micro_images=-1)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -10,6 +10,7 @@ least arena, the operators to register and the difference from LiteRT. A file th
 LiteRT by more than one quantization step is an error and leaves nothing.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -59,12 +60,13 @@ def main(argv: Sequence[str]) -> None:
         "command": cli.command(),
         "commit": cli.commit(),
     }
-    for suffix, text in (
-        ("h", array.header),
-        ("cc", array.source),
-        ("json", json.dumps(content, indent=2) + "\n"),
-    ):
-        with written_whole(folder / f"{FLAGS.name}.{suffix}") as temporary:
+    with contextlib.ExitStack() as together:  # all three files, or none
+        for suffix, text in (
+            ("h", array.header),
+            ("cc", array.source),
+            ("json", json.dumps(content, indent=2) + "\n"),
+        ):
+            temporary = together.enter_context(written_whole(folder / f"{FLAGS.name}.{suffix}"))
             temporary.write_text(text, encoding="utf-8")
     print(
         f"Runs in TensorFlow Lite Micro: {report.size:,} bytes of flash, an arena of "

@@ -10,7 +10,14 @@ Ten sampled chips at 20% faults as int8, then a chip with a measured fault map:
   python -m tools.export_tflite --model=runs/digits/model.keras --chip=map.npz --out=runs/mine
 
 Without --fault_rate and --chip only the fault-free file is written. `--data` must be the dataset of
-the training: its training images calibrate int8, its test images verify the files.
+the training: its training images calibrate int8, its test images verify the files. Activation
+ranges are those of the fault-free model, or those of some chips, which reach less far:
+
+  python -m tools.export_tflite --model=runs/digits/model.keras --fault_rate=0.2 --chips=1000 \
+      --calibration_chips=5 --norun_all --out=runs/thousand
+
+`--cross_check=20` shows on 20 chips that patching is as good as converting: float32 files against
+a fresh conversion of each baked chip, int8 weights against quantized float32 ones. It is slow.
 """
 
 import contextlib
@@ -41,6 +48,12 @@ flags.DEFINE_integer("first_chip", 0, "Index of the first.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
 flags.DEFINE_list("chip", [], "Saved chips or measured fault maps, .npz files.")
 flags.DEFINE_integer("calibration_images", 300, "Training images for calibration.", lower_bound=1)
+flags.DEFINE_integer(
+    "calibration_chips",
+    0,
+    "Take activation ranges from this many chips, of the seed after --seed; 0: fault-free.",
+    lower_bound=0,
+)
 flags.DEFINE_integer("images", 500, "Test images to run each file on.", lower_bound=1)
 flags.DEFINE_float(
     "min_agreement", 0.98, "Share of images with Keras's class that a file must reach.", 0.0, 1.0
@@ -48,6 +61,11 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "max_accuracy_difference", 0.01, "Allowed difference to Keras's accuracy.", 0.0, 1.0
 )
+flags.DEFINE_list("also_on", [], "Further datasets (digits, .npz files) to run each file on.")
+flags.DEFINE_integer(
+    "micro_images", 0, "Test images to run int8 files on in TensorFlow Lite Micro.", lower_bound=0
+)
+flags.DEFINE_integer("cross_check", 0, "Chips to check a second, slow way.", lower_bound=0)
 flags.DEFINE_bool("run_all", True, "Run every file; off: all bytes are checked, the first is run.")
 flags.DEFINE_string("out", None, "Folder for the files.")
 flags.DEFINE_bool("resume", False, "Go on with a run that was stopped.")
@@ -62,6 +80,8 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.export import Thresholds, export_population, export_tflite
 
     chips = _chips()
+    if FLAGS.cross_check and (FLAGS.quantization not in ("float32", "int8") or not chips):
+        raise ValueError("--cross_check needs chips, and --quantization=float32 or int8.")
     model = cli.load_model(FLAGS.model)
     dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
     calibration, _ = dataset.arrays(
@@ -71,15 +91,21 @@ def main(argv: Sequence[str]) -> None:
     for chip in chips:
         chip.faults(model)
         break
+    calibration_chips = _calibration_chips()
+    also_on = {name: data.load(name).arrays("test") for name in FLAGS.also_on}
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     common: dict[str, Any] = {
         "quantization": FLAGS.quantization,
         "calibration": calibration if FLAGS.quantization in ("int8", "int16x8") else None,
         "images": images,
         "labels": labels,
+        "calibration_chips": calibration_chips,
         "thresholds": Thresholds(
             agreement=FLAGS.min_agreement, accuracy=FLAGS.max_accuracy_difference
         ),
+        "also_on": also_on,
+        "micro_images": FLAGS.micro_images,
+        "data": dataset.name,
         "command": cli.command(),
         "commit": cli.commit(),
     }
@@ -109,6 +135,8 @@ def main(argv: Sequence[str]) -> None:
             f"{len(accuracies)} files run: accuracy {np.mean(accuracies):.2%} on average, "
             f"{min(accuracies):.2%} to {max(accuracies):.2%}, on {len(labels)} images."
         )
+    if FLAGS.cross_check:
+        _cross_check(model, chips[: FLAGS.cross_check], result.base, images)
     print(
         f"{result.written} files written and verified, {result.kept} kept. Results: {folder}/ "
         f"(index: {result.index})"
@@ -126,6 +154,43 @@ def _chips() -> list[Any]:
         return [Chip.load(path) for path in FLAGS.chip]
     fault_model = StuckAtZero(FLAGS.fault_rate, exact=FLAGS.exact)
     return population(fault_model, FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
+
+
+def _calibration_chips() -> list[Any]:
+    from keras_rram import StuckAtZero, population
+
+    if not FLAGS.calibration_chips:
+        return []
+    if FLAGS.fault_rate is None or FLAGS.quantization != "int8":
+        raise ValueError("--calibration_chips needs --fault_rate and --quantization=int8.")
+    fault_model = StuckAtZero(FLAGS.fault_rate, exact=FLAGS.exact)
+    return population(fault_model, FLAGS.calibration_chips, FLAGS.seed + 1)
+
+
+def _cross_check(model: Any, chips: Sequence[Any], base: pathlib.Path, images: Any) -> None:
+    """Compares patched files with files that were made in another way, and prints the result."""
+    from keras_rram.export import (
+        TFLitePatcher,
+        against_conversion,
+        against_quantization,
+        read_sidecar,
+    )
+
+    gains = (read_sidecar(base) or {}).get("gains")
+    patcher = TFLitePatcher(model, base.read_bytes(), gains)
+    if FLAGS.quantization == "float32":
+        largest = max(against_conversion(patcher, model, chip, images) for chip in chips)
+        print(
+            f"{len(chips)} chips: outputs of the patched file and of a fresh conversion of the "
+            f"baked model differ by at most {largest:.3g} on {len(images)} images."
+        )
+        return
+    floats = TFLitePatcher.from_model(model, "float32")
+    compared = sum(against_quantization(patcher, floats, model, chip) for chip in chips)
+    print(
+        f"{len(chips)} chips: all of {compared:,} int8 weights are the chip's float32 weights in "
+        "the steps of the fault-free file."
+    )
 
 
 @contextlib.contextmanager
@@ -152,6 +217,20 @@ def _show(report: Any) -> None:
             f"{verification.keras_accuracy:.2%}), same top-1 on {verification.agreement:.1%}"
         )
     print(line)
+    if report.source.ranges is not None:
+        ranges = report.source.ranges
+        print(
+            f"  calibrated on chips: {ranges.changed} of {ranges.activations} activations have "
+            f"other steps, {ranges.smallest:.3f} to {ranges.largest:.3f} times the fault-free ones"
+        )
+    if report.stuck_values is not None:
+        stuck = report.stuck_values
+        print(
+            f"  {stuck.count:,} weights are stuck at a value: {stuck.saturated:,} beyond the range "
+            f"of int8, off by {stuck.mean_error:.3g} on average, at most {stuck.max_error:.3g}"
+        )
+    if report.micro is not None:
+        print(f"  TensorFlow Lite Micro: an arena of {report.micro.arena_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -76,9 +76,17 @@ def _origin(sidecar: dict[str, Any] | None, tflite: bytes) -> str:
     if verification is not None:
         accuracy = verification["accuracy"]
         lines.append(
-            f"verified on {verification['images']} images: same top-1 as Keras on "
-            f"{verification['agreement']:.1%}"
+            f"verified on {verification['images']} images"
+            + (f" of {sidecar['data']}" if sidecar["data"] else "")
+            + f": same top-1 as Keras on {verification['agreement']:.1%}"
             + ("" if accuracy is None else f", accuracy {accuracy:.2%}")
+        )
+    for name, found in sidecar["also_on"].items():
+        lines.append(f"accuracy {found['accuracy']:.2%} on {found['images']} images of {name}")
+    if sidecar["micro"] is not None:
+        lines.append(
+            f"TensorFlow Lite Micro: an arena of {sidecar['micro']['arena_size']:,} bytes, "
+            f"operators {', '.join(sidecar['micro']['operators'])}"
         )
     if sidecar["command"]:
         lines.append(f"made by: {sidecar['command']} (commit {sidecar['commit']})")

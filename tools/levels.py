@@ -4,7 +4,7 @@ The kernels on faulty hardware get at most 2 ** b values each, evenly spaced (un
 weights are (kmeans), and every such model is evaluated on the same chips, in float32 and as an int8
 file:
 
-  python -m tools.levels --model=runs/digits/model.keras --bits=2,3,4,5,6,8 --chips=50 \
+  python -m tools.levels --model=runs/digits/model.keras --bits=2,3,4,5,6,7,8 --chips=50 \
       --fault_rate=0.2 --out=runs/levels
 
 The folder `--out` gets `levels.csv`, `levels.json` and `levels.png`.
@@ -25,7 +25,7 @@ from tools import cli
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", None, "Trained model, a .keras file.")
-flags.DEFINE_list("bits", ["2", "3", "4", "5", "6", "8"], "Bits per weight, 2 to 16.")
+flags.DEFINE_list("bits", ["2", "3", "4", "5", "6", "7", "8"], "Bits per weight, 2 to 16.")
 flags.DEFINE_list("methods", ["uniform", "kmeans"], "How the levels are placed.")
 flags.DEFINE_bool("per_channel", False, "Levels for each output channel, not for the kernel.")
 flags.DEFINE_list("quantizations", ["float32", "int8"], "Numbers of the evaluated files.")
@@ -203,7 +203,9 @@ def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
         axes.axhline(trained.mean, color="#555555", linestyle=line, linewidth=1, label=label)
     axes.set_xticks(ticks)
     axes.set_xlabel("bits per weight on the chip")
-    axes.set_ylabel(f"accuracy, {FLAGS.chips} chips, {FLAGS.fault_rate:.3g} of weights faulty")
+    axes.set_ylabel(
+        f"accuracy, {FLAGS.chips} chips, {100 * FLAGS.fault_rate:.3g}% of weights faulty"
+    )
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
     with written_whole(path) as temporary:

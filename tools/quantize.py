@@ -1,20 +1,23 @@
 r"""Compares post-training and quantization-aware int8 files on a population of chips.
 
-Three int8 files, each patched for the same chips: of the model as it is; of the model trained on in
-float for some epochs, for a fair comparison; and of the model trained on for as many epochs with
-the rounding of int8 in its forward pass. Drop-Connect stays on in both trainings:
+Files, each patched for the same chips: of the model as it is, in float32 and in int8, calibrated
+fault-free and again on some chips (`--calibration_chips`, of another seed than those that are
+evaluated); int8 of the model trained on in float for some epochs, for a fair comparison; and of the
+model trained on for as many epochs with the rounding of int8 in its forward pass. Drop-Connect
+stays on in both trainings:
 
   python -m tools.quantize --model=runs/digits/model.keras --epochs=2 --fault_rate=0.2 \
       --chips=50 --out=runs/quantize
 
-The folder `--out` gets `quantize.json`, `quantize.csv`, and for the quantization-aware model
-`model.keras` and its fault-free file `base.tflite`.
+The folder `--out` gets `quantize.json` with every chip's accuracy, `quantize.csv`, `quantize.png`,
+and for the quantization-aware model `model.keras` and its fault-free file `base.tflite`.
 """
 
 import csv
 import dataclasses
 import io
 import json
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,21 +37,33 @@ flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
 flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
 flags.DEFINE_integer("train_images", None, "Use this many training images.", lower_bound=1)
 flags.DEFINE_integer("images", None, "Use this many test images.", lower_bound=1)
+flags.DEFINE_integer("calibration_chips", 5, "Chips to calibrate on; 0: none.", lower_bound=0)
 flags.DEFINE_integer("chips", 50, "Chips of the population.", lower_bound=2)
 flags.DEFINE_float("fault_rate", 0.2, "Fault rate in [0, 1).")
 flags.DEFINE_integer("seed", 0, "Seed of the chips, and of both trainings.", lower_bound=0)
 flags.DEFINE_string("out", None, "Folder for the results.")
 
+_FLOAT, _PLAIN = "float32", "int8, post-training"
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One int8 file on the population; accuracies in [0, 1]."""
+    """One file on the population; accuracies in [0, 1].
+
+    `gain` is the mean over the chips of the difference to the plain int8 file on the same chip,
+    between `gain_low` and `gain_high` with 95% confidence; it counts chips, not images.
+    `from_float` is the mean absolute difference to the float32 file on the same chip.
+    """
 
     file: str
     fault_free: float
     mean: float
     sd: float
     worst: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    from_float: float
 
 
 def main(argv: Sequence[str]) -> None:
@@ -74,15 +89,17 @@ def main(argv: Sequence[str]) -> None:
         outputs = LiteRTModel(tflite, threads=2).predict(images)
         return float(np.mean(outputs.argmax(-1) == labels))
 
-    rows = []
+    accuracies: dict[str, list[float]] = {}
+    fault_free: dict[str, float] = {}
     for name, trained, tflite in _files(model, *train):
         patcher = TFLitePatcher(trained, tflite)
         found = [
             accuracy(patcher.patch_chip(chip, trained))
             for chip in tqdm.tqdm(chips, unit="chip", desc=name)
         ]
-        mean, sd = float(np.mean(found)), float(np.std(found, ddof=1))
-        rows.append(Row(name, accuracy(tflite), mean, sd, min(found)))
+        accuracies[name] = found
+        fault_free[name] = accuracy(tflite)
+    rows = [_row(name, fault_free[name], accuracies) for name in accuracies]
     with written_whole(folder / "model.keras") as temporary:
         trained.save(temporary)
     with written_whole(folder / "base.tflite") as temporary:
@@ -90,11 +107,14 @@ def main(argv: Sequence[str]) -> None:
     content = {
         "command": cli.command(),
         "commit": cli.commit(),
+        "data": dataset.name,
+        "train_images": len(train[1]),
         "images": len(labels),
         "chips": FLAGS.chips,
         "fault_rate": FLAGS.fault_rate,
         "seed": FLAGS.seed,
         "rows": [dataclasses.asdict(row) for row in rows],
+        "accuracies": accuracies,
     }
     with written_whole(folder / "quantize.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -104,24 +124,57 @@ def main(argv: Sequence[str]) -> None:
     writer.writerows(dataclasses.astuple(row) for row in rows)
     with written_whole(folder / "quantize.csv") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-    print(f"{'int8 file':<26} {'fault-free':>10} {'mean':>8} {'sd':>7} {'worst':>8}")
+    _draw(accuracies, rows, folder / "quantize.png")
+    print(
+        f"{'file':<28} {'fault-free':>10} {'mean':>8} {'sd':>7} {'worst':>8} {'|-float|':>9}  "
+        "gain over plain int8 (95%)"
+    )
     for row in rows:
         print(
-            f"{row.file:<26} {row.fault_free:>10.2%} {row.mean:>8.2%} {row.sd:>7.2%} "
-            f"{row.worst:>8.2%}"
+            f"{row.file:<28} {row.fault_free:>10.2%} {row.mean:>8.2%} {row.sd:>7.2%} "
+            f"{row.worst:>8.2%} {row.from_float:>9.2%}  {row.gain:+.2%} ({row.gain_low:+.2%} to "
+            f"{row.gain_high:+.2%})"
         )
     print(f"Results: {folder}/")
 
 
+def _row(name: str, fault_free: float, accuracies: dict[str, list[float]]) -> Row:
+    import numpy as np
+    from scipy import stats
+
+    found = accuracies[name]
+    gains = np.subtract(found, accuracies[_PLAIN])
+    error = float(np.std(gains, ddof=1)) / len(gains) ** 0.5
+    reach = float(stats.t.ppf(0.975, len(gains) - 1)) * error
+    gain = float(np.mean(gains))
+    return Row(
+        file=name,
+        fault_free=fault_free,
+        mean=float(np.mean(found)),
+        sd=float(np.std(found, ddof=1)),
+        worst=min(found),
+        gain=gain,
+        gain_low=gain - reach,
+        gain_high=gain + reach,
+        from_float=float(np.mean(np.abs(np.subtract(found, accuracies[_FLOAT])))),
+    )
+
+
 def _files(model: Any, images: Any, labels: Any) -> Iterator[tuple[str, Any, bytes]]:
-    """Yields name, model and fault-free int8 file of each of the three."""
+    """Yields name, model and fault-free file of each; the last is the quantization-aware one."""
     import keras
 
-    from keras_rram import set_drop_rate
-    from keras_rram.export.patch import convert_fault_free
-    from keras_rram.export.quantization_aware import quantization_aware_train
+    from keras_rram import StuckAtZero, population, set_drop_rate
+    from keras_rram.export import convert_fault_free, quantization_aware_train
 
-    yield "post-training", model, convert_fault_free(model, "int8", images)
+    yield _FLOAT, model, convert_fault_free(model, "float32")
+    yield _PLAIN, model, convert_fault_free(model, "int8", images)
+    if FLAGS.calibration_chips:
+        others = population(
+            StuckAtZero(FLAGS.fault_rate), FLAGS.calibration_chips, seed=FLAGS.seed + 1
+        )
+        tflite = convert_fault_free(model, "int8", images, calibration_chips=others)
+        yield f"int8, calibrated on {len(others)} chips", model, tflite
     keras.utils.set_random_seed(FLAGS.seed)
     longer = keras.models.clone_model(model)
     longer.set_weights(model.get_weights())
@@ -130,7 +183,7 @@ def _files(model: Any, images: Any, labels: Any) -> Iterator[tuple[str, Any, byt
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     longer.compile(keras.optimizers.Adam(FLAGS.learning_rate), loss)
     longer.fit(images, labels, FLAGS.batch_size, FLAGS.epochs, verbose=0)
-    yield "trained on, post-training", longer, convert_fault_free(longer, "int8", images)
+    yield "int8, trained on in float", longer, convert_fault_free(longer, "int8", images)
     result = quantization_aware_train(
         model,
         images,
@@ -141,7 +194,44 @@ def _files(model: Any, images: Any, labels: Any) -> Iterator[tuple[str, Any, byt
         FLAGS.drop_rate,
         FLAGS.seed,
     )
-    yield "quantization-aware", result.model, result.tflite
+    yield "int8, quantization-aware", result.model, result.tflite
+
+
+def _draw(accuracies: dict[str, list[float]], rows: Sequence[Row], path: pathlib.Path) -> None:
+    """Draws every chip's accuracy, and mean and fault-free accuracy, for each file."""
+    import numpy as np
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    from keras_rram.files import written_whole
+    from keras_rram.plots import COLOURS
+
+    figure = Figure(figsize=(6.4, 1.1 + 0.62 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    for place, row in enumerate(rows):
+        found = accuracies[row.file]
+        # A fixed spread, so that the figure of the same numbers is the same.
+        height = (
+            place + 0.22 * np.linspace(-1, 1, len(found))[np.arange(len(found)) * 7 % len(found)]
+        )
+        axes.scatter(found, height, 12, COLOURS[0], alpha=0.55, linewidths=0)
+        axes.plot([row.mean] * 2, [place - 0.33, place + 0.33], color=COLOURS[1], linewidth=2)
+        axes.scatter(row.fault_free, place, 34, COLOURS[6], marker="D", zorder=3)
+    axes.scatter([], [], 12, COLOURS[0], label="one chip")
+    axes.plot([], [], color=COLOURS[1], linewidth=2, label="mean of the chips")
+    axes.scatter([], [], 34, COLOURS[6], marker="D", label="fault-free file")
+    axes.set_yticks(range(len(rows)), [row.file.replace(", ", ",\n") for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel(
+        f"accuracy, {FLAGS.chips} chips, {100 * FLAGS.fault_rate:.3g}% of weights faulty"
+    )
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8.5)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
 
 
 if __name__ == "__main__":

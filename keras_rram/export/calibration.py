@@ -1,24 +1,76 @@
-"""Activation ranges for int8 files from several chips, rather than from the fault-free model."""
+"""Activation ranges for int8 files from chips, rather than from the fault-free model."""
 
+import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from keras_rram.export.errors import ExportError
+from keras_rram.export.flatbuffer import parse
 from keras_rram.export.quiet import quiet
 
 
-def quantize_int8(float_files: Iterable[bytes | bytearray], images: np.ndarray) -> bytes:
-    """Quantizes a float32 TFLite file with the activation ranges of several.
+@dataclasses.dataclass(frozen=True)
+class RangeChange:
+    """How calibration changed the quantization steps of an int8 file's activations.
 
-    The converter itself calibrates on one model. This calibrates each file and joins the ranges, so
-    that no chip's activations saturate that one of these would not saturate. With one file the
-    result is what `convert` makes.
+    Attributes:
+        activations: number of activation tensors.
+        changed: how many have another step.
+        mean: mean factor on the step; below 1 is finer, and saturates sooner.
+        smallest: the smallest factor.
+        largest: the largest factor.
+    """
+
+    activations: int
+    changed: int
+    mean: float
+    smallest: float
+    largest: float
+
+
+def range_change(before: bytes | bytearray, after: bytes | bytearray) -> RangeChange:
+    """Compares the activation ranges of two int8 files of one model.
+
+    Raises:
+        ValueError: if a file is not a TFLite file, or their activations do not correspond.
+    """
+    steps = [
+        np.array([t.scales[0] for t in parse(file).tensors if not t.size and t.scales.size])
+        for file in (before, after)
+    ]
+    if steps[0].shape != steps[1].shape or not steps[0].size:
+        raise ValueError(
+            "Expected two int8 files of one model. Received: files with "
+            f"{steps[0].size} and {steps[1].size} quantized activations"
+        )
+    factors = steps[1] / steps[0]
+    return RangeChange(
+        activations=factors.size,
+        changed=int(np.count_nonzero(factors != 1)),
+        mean=float(factors.mean()),
+        smallest=float(factors.min()),
+        largest=float(factors.max()),
+    )
+
+
+def quantize_int8(
+    float_file: bytes | bytearray,
+    images: np.ndarray,
+    calibrated_on: Iterable[bytes | bytearray] | None = None,
+) -> bytes:
+    """Quantizes a float32 TFLite file with the activation ranges of other files, say of chips.
+
+    The converter itself calibrates on the model that it converts. A chip has lost weights, so that
+    its activations reach less far than the fault-free model's, often half as far: ranges of chips
+    give finer steps, and files that are nearer to the float32 ones on chips.
 
     Args:
-        float_files: float32 files of one conversion, patched: the first is the one to quantize
-            (fault-free), the others are chips.
+        float_file: the float32 file to quantize, fault-free.
         images: calibration images, float32.
+        calibrated_on: the same file patched for chips; the ranges are joined, so that none of these
+            chips saturates. None: `float_file` itself, which gives what `convert` makes.
 
     Returns:
         The bytes of a full integer file, int8 in and out.
@@ -41,29 +93,35 @@ def quantize_int8(float_files: Iterable[bytes | bytearray], images: np.ndarray) 
     joined = None
     with quiet() as messages:
         try:
-            for file in float_files:
+            for file in (float_file,) if calibrated_on is None else calibrated_on:
                 prepared = calibrator.add_intermediate_tensors(bytes(file))
                 ranged = calibrator.Calibrator(prepared).calibrate(
                     lambda: ([image[None]] for image in images)
                 )
                 tensors = schema.ModelT.InitFromPackedBuf(ranged, 0)
-                if joined is None:
-                    joined = tensors
-                else:
-                    _widen(joined, tensors)
+                if joined is not None:
+                    _join(tensors, joined, widen=True)
+                joined = tensors
             if joined is None:
-                raise ValueError("Expected at least one file. Received none.")
-            packed = bytes(flatbuffer_utils.convert_object_to_bytearray(joined))
+                raise ValueError("Expected at least one file to calibrate on. Received none.")
+            prepared = calibrator.add_intermediate_tensors(bytes(float_file))
+            target = schema.ModelT.InitFromPackedBuf(prepared, 0)
+            _join(target, joined, widen=False)
+            packed = bytes(flatbuffer_utils.convert_object_to_bytearray(target))
             return bytes(mlir_quantize(packed, input_data_type=tf.int8, output_data_type=tf.int8))
         except (RuntimeError, AttributeError, TypeError) as error:
             raise ExportError(f"int8 quantization failed: {error} {messages()[:300]}") from error
 
 
-def _widen(target: object, other: object) -> None:
-    """Extends the calibrated ranges of one model by those of another."""
-    for graph, other_graph in zip(target.subgraphs, other.subgraphs, strict=True):  # type: ignore
+def _join(target: Any, other: Any, widen: bool) -> None:
+    """Extends the calibrated ranges of one model by those of another, or replaces them."""
+    for graph, other_graph in zip(target.subgraphs, other.subgraphs, strict=True):
         for tensor, other_tensor in zip(graph.tensors, other_graph.tensors, strict=True):
             ranges, others = tensor.quantization, other_tensor.quantization
-            if ranges is not None and ranges.min is not None and others.min is not None:
+            if others is None or others.min is None:
+                continue
+            if not widen:
+                tensor.quantization = others
+            elif ranges is not None and ranges.min is not None:
                 ranges.min = np.minimum(ranges.min, others.min)
                 ranges.max = np.maximum(ranges.max, others.max)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import read
 from keras_rram.export.kernels import chip_gains
 from keras_rram.export.report import ExportReport, chip_identity, read_sidecar, sidecar_path
-from keras_rram.export.tflite import Exporter
+from keras_rram.export.tflite import Exporter, Labelled
 from keras_rram.export.verify import Thresholds
 from keras_rram.files import written_whole
 
@@ -56,6 +56,9 @@ def export_population(
     resume: bool = False,
     run: bool = True,
     progress: Callable[[ExportReport], Any] | None = None,
+    also_on: Mapping[str, Labelled] | None = None,
+    micro_images: int = 0,
+    data: str | None = None,
     command: str | None = None,
     commit: str | None = None,
 ) -> PopulationExport:
@@ -67,7 +70,8 @@ def export_population(
 
     Args:
         model: see `export_tflite`, likewise `quantization`, `calibration`, `images`, `labels`,
-            `calibration_chips`, `thresholds`, `command` and `commit`.
+            `calibration_chips`, `thresholds`, `also_on`, `micro_images`, `data`, `command` and
+            `commit`.
         folder: folder to write; made if needed, and without a population in it, unless resumed.
         chips: the chips, all different.
         quantization: see `export_tflite`.
@@ -80,7 +84,10 @@ def export_population(
         run: whether each chip's file is run next to the Keras model. Without, every byte is checked
             all the same, and the base and the first chip are run: much faster.
         progress: called with the report of each file after it is written.
-        command: see `export_tflite`.
+        also_on: see `export_tflite`; for the files that are run.
+        micro_images: see there; likewise.
+        data: see there.
+        command: see there.
         commit: see there.
 
     Returns:
@@ -116,6 +123,9 @@ def export_population(
         calibration_chips=calibration_chips,
         gains=chip_gains(chips, model),
         thresholds=thresholds,
+        also_on=also_on,
+        micro_images=micro_images,
+        data=data,
         command=command,
         commit=commit,
         tflite=read(base) if base.exists() else None,

@@ -139,8 +139,16 @@ class TFLitePatcher:
             if fault is None:
                 fault = Fault(np.ones(held.shape, np.float32))
             gain = np.float32(self._gain(place))
-            changed = np.flatnonzero(_is_changed(fault, gain))
-            wanted = place.kernel.values.ravel()[changed] * (fault.mask.ravel()[changed] / gain)
+            changed, mask = _is_changed(fault, gain), fault.mask
+            if fault.offset is None:
+                # Most chips only lose weights, and a lost weight needs no arithmetic.
+                lost = mask == 0
+                np.copyto(held, 0, where=lost)
+                changed &= ~lost
+            changed = np.flatnonzero(changed)
+            if not changed.size:
+                continue
+            wanted = place.kernel.values.ravel()[changed] * (mask.ravel()[changed] / gain)
             if fault.offset is not None:
                 wanted = wanted + fault.offset.ravel()[changed]
             # In the layout of Keras the output channels are last.
@@ -213,8 +221,8 @@ def convert_fault_free(
         calibration: see there.
         batch_size: see there.
         gains: kernel name -> factor on the weights, see `chip_gains`.
-        calibration_chips: for int8: chips whose activation ranges are joined to those of the
-            fault-free model.
+        calibration_chips: for int8: chips that the activation ranges come from, rather than from
+            the fault-free model; see `quantize_int8`.
     """
     if calibration_chips and quantization != "int8":
         raise ValueError(
@@ -227,22 +235,23 @@ def convert_fault_free(
     images = check_calibration(model, quantization, calibration)
     floats = TFLitePatcher.from_model(model, "float32", batch_size=batch_size, gains=gains)
     files = (floats.patch_chip(chip, model) for chip in calibration_chips)
-    return quantize_int8((floats.tflite, *files), cast(np.ndarray, images))
+    return quantize_int8(floats.tflite, cast(np.ndarray, images), files)
 
 
 def _write(place: Place, fault: Fault, gain: float, patched: bytearray) -> None:
     """Writes one fault at one place."""
     view = place.view(patched)
-    changed = place.transpose(_is_changed(fault, np.float32(gain)))
+    changed = _is_changed(fault, np.float32(gain))
     if fault.offset is None:
         # Most chips only lose weights. Their zero is the same in every quantization.
-        lost = place.transpose(fault.mask == 0)
-        np.copyto(view, 0, where=lost)
-        changed = changed & ~lost
+        lost = fault.mask == 0
+        np.copyto(view, 0, where=place.transpose(lost))
+        changed &= ~lost
         if not changed.any():
             return
     if not place.is_live and place.kernel.values.any():
         return
+    changed = place.transpose(changed)
     wanted = _values(place, fault, gain)[changed]
     factor = np.broadcast_to(place.factor, place.shape)[changed]
     view[changed] = _stored(place, wanted, factor)

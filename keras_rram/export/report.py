@@ -9,6 +9,8 @@ from typing import Any
 
 from keras_rram import faults
 from keras_rram.chips import Chip
+from keras_rram.export.calibration import RangeChange
+from keras_rram.export.micro import MicroReport
 from keras_rram.export.patch import StuckValues
 from keras_rram.export.verify import Verification
 from keras_rram.files import written_whole
@@ -25,7 +27,9 @@ class Source:
         weights_sha256: SHA-256 of its trained weights.
         parameters: number of its trained weights.
         quantization: one of `QUANTIZATIONS`.
+        data: name of the dataset of the calibration and verification images, if given.
         calibration: what the activation ranges come from; None where there are none.
+        ranges: what calibration on chips changed; None without.
         gains: kernel name -> factor on the healthy weights, for layers that rescale.
         command: the command line that made the export, if given.
         commit: the version of the code that made it, if given.
@@ -35,7 +39,9 @@ class Source:
     weights_sha256: str
     parameters: int
     quantization: str
+    data: str | None
     calibration: dict[str, Any] | None
+    ranges: RangeChange | None
     gains: dict[str, float]
     command: str | None
     commit: str | None
@@ -54,6 +60,8 @@ class ExportReport:
         chip: identity of the chip, see `chip_identity`; None for the fault-free model.
         fault_rate: achieved fault rate over all kernels that a chip acts on, in `[0, 1]`.
         verification: what running the file showed; None if only its bytes were checked.
+        also_on: name of a further set of images -> what running the file on it showed.
+        micro: what TensorFlow Lite Micro showed: arena, operators, difference; None if not run.
         stuck_values: how well the file holds stuck values other than zero; None without any.
     """
 
@@ -65,6 +73,8 @@ class ExportReport:
     chip: dict[str, Any] | None
     fault_rate: float
     verification: Verification | None
+    also_on: dict[str, Verification]
+    micro: MicroReport | None
     stuck_values: StuckValues | None
 
     def summary(self) -> dict[str, Any]:
@@ -77,6 +87,8 @@ class ExportReport:
             "chip": self.chip,
             "fault_rate": self.fault_rate,
             "verification": _plain(self.verification),
+            "also_on": {name: _plain(found) for name, found in self.also_on.items()},
+            "micro": _plain(self.micro),
             "stuck_values": _plain(self.stuck_values),
         }
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_rram.chips import Chip
+from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import check_calibration, check_images, convert
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernels import (
@@ -19,6 +20,7 @@ from keras_rram.export.kernels import (
     rescaled,
     weights_sha256,
 )
+from keras_rram.export.micro import MicroReport, run_micro
 from keras_rram.export.patch import StuckValues, TFLitePatcher, convert_fault_free
 from keras_rram.export.report import ExportReport, Source, chip_identity, write_sidecar
 from keras_rram.export.verify import Thresholds, Verification, check_weights, compare
@@ -27,6 +29,9 @@ from keras_rram.files import written_whole
 
 VERIFICATION_IMAGES = 256
 """Calibration images that files are verified with where no `images` are given."""
+
+Labelled = tuple[np.ndarray, np.ndarray]
+"""Float images `(n, ...)`, preprocessed as for the model, and integer classes `(n,)`."""
 
 
 def export_tflite(
@@ -40,6 +45,9 @@ def export_tflite(
     calibration_chips: Iterable[Chip] = (),
     thresholds: Thresholds | None = None,
     batch_size: int | None = None,
+    also_on: Mapping[str, Labelled] | None = None,
+    micro_images: int = 0,
+    data: str | None = None,
     command: str | None = None,
     commit: str | None = None,
 ) -> ExportReport:
@@ -62,10 +70,15 @@ def export_tflite(
         calibration: float training images for int8 and int16x8, see `convert`.
         images: float images that the file is verified with. Defaults to calibration images.
         labels: integer classes of `images`, for the accuracies in the sidecar.
-        calibration_chips: chips whose activation ranges int8 calibration joins to those of the
-            fault-free model.
+        calibration_chips: for int8: chips that the activation ranges come from, rather than from
+            the fault-free model. A fault-free file of such ranges is a template: what it computes
+            is in its sidecar, but does not have to reach `thresholds`.
         thresholds: what the file must reach, defaults to `Thresholds()`.
         batch_size: see `convert`.
+        also_on: name -> further images and labels to run the file on, for the sidecar.
+        micro_images: with int8: run the file on as many images in TensorFlow Lite Micro too, where
+            its outputs must be within a step of LiteRT's; the sidecar gets arena and operators.
+        data: name of the dataset, for the sidecar.
         command: command line, for the sidecar.
         commit: version of the code, for the sidecar.
 
@@ -95,6 +108,9 @@ def export_tflite(
         gains=chip_gains([] if chip is None else [chip], model),
         thresholds=thresholds,
         batch_size=batch_size,
+        also_on=also_on,
+        micro_images=micro_images,
+        data=data,
         command=command,
         commit=commit,
     )
@@ -114,6 +130,9 @@ class Exporter:
         gains: factors on healthy weights, see `chip_gains`.
         thresholds: see there.
         batch_size: see there.
+        also_on: see there.
+        micro_images: see there.
+        data: see there.
         command: see there.
         commit: see there.
         tflite: the fault-free file, if it was converted before.
@@ -136,6 +155,9 @@ class Exporter:
         gains: Mapping[str, float] | None = None,
         thresholds: Thresholds | None = None,
         batch_size: int | None = None,
+        also_on: Mapping[str, Labelled] | None = None,
+        micro_images: int = 0,
+        data: str | None = None,
         command: str | None = None,
         commit: str | None = None,
         tflite: bytes | None = None,
@@ -155,19 +177,26 @@ class Exporter:
             )
         self._images = check_images(model, images)
         self._labels = _check_labels(labels, len(self._images))
+        self._also_on = {
+            name: (check_images(model, others, name), _check_labels(classes, len(others)))
+            for name, (others, classes) in (also_on or {}).items()
+        }
+        self._micro_images = _check_micro(micro_images, quantization, len(self._images))
+        self._calibration, self._batch_size = calibration, batch_size
+        self.tflite = tflite or convert_fault_free(
+            model, quantization, calibration, batch_size, gains, chips
+        )
         self.source = Source(
             model=model.name,
             weights_sha256=weights_sha256(model),
             parameters=int(sum(np.prod(weight.shape) for weight in model.trainable_weights)),
             quantization=quantization,
+            data=data,
             calibration=_describe(calibration, chips),
+            ranges=self._range_change(gains) if chips else None,
             gains=dict(gains or {}),
             command=command,
             commit=commit,
-        )
-        self._calibration, self._batch_size = calibration, batch_size
-        self.tflite = tflite or convert_fault_free(
-            model, quantization, calibration, batch_size, gains, chips
         )
         self._weights = sum(kernel.values.size for kernel in kernels_of(model).values())
         self.unmappable: UnmappableError | None = None
@@ -200,7 +229,8 @@ class Exporter:
             temporary.write_bytes(tflite)
             written = temporary.read_bytes()
             try:
-                verification = self._verify(written, chip, faults, run)
+                verification, also_on = self._verify(written, chip, faults, run)
+                micro = self._run_micro(written) if verification is not None else None
             except ValueError as error:
                 raise ExportError(f"{path.name} failed its verification: {error}") from error
             report = ExportReport(
@@ -212,6 +242,8 @@ class Exporter:
                 chip=chip_identity(chip),
                 fault_rate=self._fault_rate(drawn),
                 verification=verification,
+                also_on=also_on,
+                micro=micro,
                 stuck_values=self._stuck_values(faults),
             )
             write_sidecar(report)
@@ -234,11 +266,12 @@ class Exporter:
 
     def _verify(
         self, tflite: bytes, chip: Chip | None, faults: Mapping[str, Fault], run: bool
-    ) -> Verification | None:
+    ) -> tuple[Verification | None, dict[str, Verification]]:
+        """Returns what running a file showed, on the images and on each further set."""
         if self.patcher is not None:
             check_weights(self.patcher, tflite, self._with_gains(faults, chip))
         if not run and self.patcher is not None:
-            return None
+            return None, {}
         programmed = (
             fault_free(self._model, self.source.gains)
             if chip is None
@@ -246,8 +279,26 @@ class Exporter:
         )
         with programmed:
             verification = compare(self._model, tflite, self._images, self._labels)
-        verification.check(self.source.quantization, self._thresholds)
-        return verification
+            if chip is not None or self.source.ranges is None:
+                verification.check(self.source.quantization, self._thresholds)
+            also_on = {
+                name: compare(self._model, tflite, *labelled)
+                for name, labelled in self._also_on.items()
+            }
+        return verification, also_on
+
+    def _run_micro(self, tflite: bytes) -> MicroReport | None:
+        if not self._micro_images:
+            return None
+        report = run_micro(tflite, self._images[: self._micro_images])
+        report.check()
+        return report
+
+    def _range_change(self, gains: Mapping[str, float] | None) -> RangeChange:
+        fault_free_ranges = convert_fault_free(
+            self._model, "int8", self._calibration, self._batch_size, gains
+        )
+        return range_change(fault_free_ranges, self.tflite)
 
     def _with_gains(self, faults: Mapping[str, Fault], chip: Chip | None) -> Mapping[str, Fault]:
         """Returns the faults of the file: the fault-free one has every gain."""
@@ -286,6 +337,17 @@ def _check_labels(labels: np.ndarray | None, count: int) -> np.ndarray | None:
             f"labels.shape={labels.shape}, labels.dtype={labels.dtype}"
         )
     return labels
+
+
+def _check_micro(count: int, quantization: str, images: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ValueError(f"`micro_images` must be an integer >= 0. Received: {count!r}")
+    if count and quantization != "int8":
+        raise ValueError(
+            "TensorFlow Lite Micro runs int8 files here. Received: "
+            f"quantization={quantization!r} with micro_images={count}"
+        )
+    return min(count, images)
 
 
 def _describe(images: np.ndarray | None, chips: list[Chip]) -> dict | None:
