@@ -8,7 +8,6 @@ from keras_rram import Chip, StuckAtZero
 from keras_rram.models import mini_mobilenet
 from tests.tools import run_main, run_tool
 
-
 STUCK = np.zeros((1, 1, 32, 192))
 STUCK[0, 0, 3, 5] = 100.0
 

@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 from absl import flags
@@ -49,6 +51,20 @@ def test_prints_layers_and_origin(exported, capsys):
         assert text in output
     run_main(f"--tflite={exported / 'base.tflite'}")
     assert "fault-free" in capsys.readouterr().out
+
+
+def test_a_file_of_this_project_says_all_about_itself(capsys):
+    folder = pathlib.Path(__file__).parents[1] / "exported_models"
+    run_main(next(folder.glob("*int8_faults20.tflite")))
+    output = capsys.readouterr().out
+    for text in (
+        "verified on 10000 images of mnist: same top-1",
+        "on 1000 images of digits",
+        "TensorFlow Lite Micro: an arena of ",
+        '"rate": 0.2',
+        "tools.export_models",
+    ):
+        assert text in output
 
 
 def test_writes_the_map_of_the_chip(exported, tmp_path, capsys):
