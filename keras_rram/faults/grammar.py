@@ -15,11 +15,13 @@ import re
 from typing import Any, NoReturn
 
 from keras_rram.faults.base import FaultModel
+from keras_rram.faults.cells import MAPPINGS, StuckAtValues, StuckCells
 from keras_rram.faults.clusters import ClusteredFaults
 from keras_rram.faults.composed import Composed
 from keras_rram.faults.rates import at_rate
 from keras_rram.faults.structure import ColumnFaults, RowFaults, SpreadFaults
 from keras_rram.faults.stuck_at import StuckAtZero
+from keras_rram.faults.variation import Drift, FiniteOnOff, LognormalVariation
 
 NAMES: dict[str, Any] = {
     "stuck_at_zero": StuckAtZero,
@@ -27,6 +29,12 @@ NAMES: dict[str, Any] = {
     "column_faults": ColumnFaults,
     "spread_faults": SpreadFaults,
     "clustered_faults": ClusteredFaults,
+    # Cells; `mapping=` takes a name of `keras_rram.faults.cells.MAPPINGS`, the first by default.
+    "differential_pair": StuckCells,
+    "stuck_at_values": StuckAtValues,
+    "lognormal_variation": LognormalVariation,
+    "drift": Drift,
+    "finite_on_off": FiniteOnOff,
 }
 """Name -> class of the fault model."""
 
@@ -232,9 +240,7 @@ def _fields(kind: Any) -> list[dataclasses.Field]:
 
 
 def _is_required(field: dataclasses.Field) -> bool:
-    return (
-        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -255,6 +261,9 @@ def _written(key: str, value: Any) -> str:
         return "x".join(str(int(one)) for one in value)
     if isinstance(value, str) and "'" not in value:
         return value if _BARE.fullmatch(value) and value not in _WORDS else f"'{value}'"
+    for name, mapping in MAPPINGS.items():
+        if value == mapping:
+            return name
     raise TypeError(f"A text cannot say {key}={value!r}: build the fault model in Python.")
 
 
