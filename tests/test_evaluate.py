@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -6,10 +7,12 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 
-from keras_rram import StuckAtZero, bake, chips, data
+from keras_rram import StuckAtZero, bake, chips, data, layers, recalibrate_batch_norm
+from keras_rram.evaluation import load_run, paired_difference
 from tests.classifiers import classifier, right_answers
 from tests.tools import ROOT, run_tool
 
@@ -151,6 +154,118 @@ def test_ctrl_c_prints_and_writes_what_there_is(saved, tmp_path):
     assert {path.name for path in out.iterdir()} == TABLES | FIGURES
     summary = json.loads((out / "results.json").read_text())["summary"][0]
     assert 3 < summary["chips"] == lines.read_bytes().count(b"\n")
+
+
+@pytest.fixture(scope="module")
+def normalized(tmp_path_factory):
+    """A small model with batch normalization, whose statistics faults put out of date."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.DropConnectConv2D(8, 3, strides=3, drop_connect=0.1, name="conv"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            layers.DropConnectDense(10, drop_connect=0.1, name="head"),
+        ]
+    )
+    path = tmp_path_factory.mktemp("normalized") / "model.keras"
+    model.save(path)
+    return path
+
+
+@pytest.mark.slow
+def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path):
+    common = [f"--model={normalized}", "--images=200", "--chips=3", "--fault_rates=0.3"]
+    repaired = [*common, "--repair=batch_norm", "--repair_images=64"]
+    runs = [
+        [*common, f"--out={tmp_path}/plain", "--engine=keras"],
+        [*repaired, f"--out={tmp_path}/repaired", f"--compare_with={tmp_path}/plain"],
+        [*repaired, f"--out={tmp_path}/plain", "--resume"],
+        [*repaired, f"--out={tmp_path}/litert", "--engine=litert"],
+        [*common, f"--out={tmp_path}/alone", "--repair_images=64"],
+        [*repaired, f"--out={tmp_path}/many", "--repair_images=1000000"],
+    ]
+    *errors, mixed, litert, alone, many = in_one_process(runs)
+    assert not any(errors)
+    assert "What differs is repair: " in mixed
+    assert "expected engine='keras' (or 'auto') with a repair" in litert
+    assert "--repair_images goes with --repair" in alone
+    assert "--repair_images=1000000: there are 4,000 training images" in many
+    plain, found = (
+        json.loads((tmp_path / name / "results.json").read_text())["summary"][0]
+        for name in ("plain", "repaired")
+    )
+    assert (plain["access_tier"], plain["repair"]) == ("A", "none")
+    assert found["access_tier"] == "B" and found["repair"].startswith("batch_norm/256/")
+    assert found["engine"] == "keras float32" and found["fault_free"] == plain["fault_free"]
+    # The oracle: the library's repair on images drawn without labels.
+    dataset = data.load("digits")
+    chosen = np.sort(np.random.default_rng(0).choice(len(dataset.train_images), 64, replace=False))
+    images = dataset.normalize(dataset.train_images[chosen])
+    model = keras.models.load_model(normalized)
+    test, labels = dataset.arrays("test", 200)
+    expected = []
+    for chip in chips.population(StuckAtZero(0.3), 3):
+        with chip.program(model), recalibrate_batch_norm(model, images):
+            expected.append(np.mean(model.predict(test, verbose=0).argmax(-1) == labels))
+    assert abs(found["mean"] - np.mean(expected)) < 0.002
+    comparison = json.loads((tmp_path / "repaired" / "comparison.json").read_text())
+    assert comparison["schema"] == "keras_rram.comparison/1"
+    (row,) = comparison["comparisons"]
+    np.testing.assert_allclose(row["interval"]["estimate"], found["mean"] - plain["mean"])
+    assert row["summary"]["access_tier"] == "B" and row["other"]["access_tier"] == "A"
+
+
+@pytest.mark.slow
+def test_two_models_are_compared_on_the_same_chips(saved, tmp_path):
+    other = tmp_path / "other.keras"
+    changed = classifier()
+    changed.get_layer("head").bias.assign_add(np.linspace(-1, 1, 10).astype(np.float32))
+    changed.save(other)
+    common = ["--images=200", "--engine=keras", "--chips=4", "--fault_rates=0.1,0.2", "--seed=3"]
+    mine = [f"--model={saved}", *common]
+    runs = [
+        [*mine, f"--out={tmp_path}/a", f"--compare_with={other}"],
+        [f"--model={other}", *common, f"--out={tmp_path}/b"],
+        [*mine, f"--out={tmp_path}/c", f"--compare_with={tmp_path}/b", "--bootstrap"],
+        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--seed=4"],
+        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--chips=5"],
+        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--images=100"],
+        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--fault_rates=0.3"],
+        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--target_half_width=0.1"],
+        [f"--split_variance={tmp_path}/a,{tmp_path}/b", f"--out={tmp_path}/variance"],
+        [f"--split_variance={tmp_path}/a,{tmp_path}/b", "--resume"],
+        [f"--split_variance={tmp_path}/a", f"--merge={tmp_path}/b"],
+        [f"--split_variance={tmp_path}/a", f"--out={tmp_path}/one"],
+    ]
+    found = in_one_process(runs)
+    for error, message in zip(
+        found,
+        ("", "", "", "differs in seed", "differs in chips at 0.1", "differs in test images",
+         "differs in fault rate 0.3", "needs all images of each chip", "", "leave out --resume",
+         "exclude each other", "at least 2 training seeds"),
+        strict=True,
+    ):  # fmt: skip
+        assert message in error and bool(message) == bool(error), (message, error)
+    assert not (tmp_path / "d").exists()
+    comparisons = [
+        json.loads((tmp_path / name / "comparison.json").read_text())["comparisons"]
+        for name in ("a", "c")
+    ]
+    assert comparisons[0] == comparisons[1]
+    a, b = (load_run(tmp_path / name) for name in ("a", "b"))
+    for row, one, two in zip(comparisons[0], a, b, strict=True):
+        expected = paired_difference(one, two)
+        assert row["interval"] == dataclasses.asdict(expected.interval)
+        assert row["wins"] == expected.wins and tuple(row["differences"]) == expected.differences
+    for name in ("a", "c"):
+        assert (tmp_path / name / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((tmp_path / "variance" / "variance.json").read_text())
+    assert content["schema"] == "keras_rram.variance/1"
+    assert [split["rate"] for split in content["splits"]] == [0.1, 0.2]
+    assert content["splits"][0]["components"][1]["source"] == "chip"
 
 
 BAD = [

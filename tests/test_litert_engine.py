@@ -60,6 +60,18 @@ def test_achieved_rates_are_those_of_the_keras_engine(model, engine):
     assert [one.fault_rate for one in found] == [one.fault_rate for one in reference]
 
 
+def test_threads_and_parts_of_the_images_change_nothing(model):
+    images, labels = digits(100)
+    converted = convert_once(model, images, CHIP)
+    chip = Chip(StuckAtZero(0.3), 1, 1)
+    tasks = [Task(chip), Task(chip, np.arange(7)), Task(chip, np.arange(9, 28))]
+    alone = LiteRTEngine(converted, labels, threads=1).answer(tasks)
+    for threads in (2, 3, 64):
+        found = LiteRTEngine(converted, labels, threads).answer(tasks)
+        for one, other in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(one.correct, other.correct)
+
+
 @pytest.mark.slow
 def test_agrees_with_keras_on_networks_with_folded_batch_normalization():
     rng = np.random.default_rng(1)

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -36,11 +37,13 @@ def content(folder):
 
 
 @pytest.mark.slow
-def test_processes_write_what_one_process_writes(model, tmp_path):
+def test_processes_write_what_one_process_writes(model, tmp_path, capfd):
     alone = evaluate(model, tmp_path / "alone")
     together = evaluate(model, tmp_path / "together", jobs=2)
     assert together == alone
     assert content(tmp_path / "together") == content(tmp_path / "alone")
+    # TensorFlow's messages of each process would be about oneDNN, CUDA and absl.
+    assert not re.search("oneDNN|cuda|absl", capfd.readouterr().err, re.IGNORECASE)
     # The looks of a stop rule do not depend on the number of processes either.
     rule = StopRule(0.01, 24, 300, pilot_chips=8, pilot_images=32, chip_overhead_images=5.0)
     alone = evaluate(model, tmp_path / "stop", chips=24, stop=rule)

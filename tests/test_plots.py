@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from keras_rram import plots
 from keras_rram.evaluation.chip_result import ChipResult
@@ -125,3 +126,13 @@ def test_global_state_of_matplotlib_is_left_alone(tmp_path):
     for draw in FIGURES.values():
         draw(tmp_path / "a.png")
     assert dict(pyplot.rcParams) == before and pyplot.get_fignums() == figures
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - {"training"}))
+def test_legends_of_populations_cover_no_chip(name, monkeypatch):
+    (axes,) = axes_of(FIGURES[name], monkeypatch)
+    figure = axes.figure
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1 - 1
+    assert legend.get_window_extent().x1 <= figure.bbox.x1

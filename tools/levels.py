@@ -164,9 +164,9 @@ def _show(rows: Sequence[Row]) -> None:
 
 
 def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
-    """Draws the mean accuracy on chips against the bits, with its interval."""
+    """Draws the share of wrong answers on chips, on a log scale, against the bits."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
     from keras_rram.files import written_whole
     from keras_rram.plots import COLOURS
@@ -175,6 +175,7 @@ def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     axes = figure.subplots()
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+    least = 1e-4  # a log scale has no zero
     ticks = sorted({row.bits for row in rows if row.bits is not None})
     markers = iter("os^D")
     shifts = iter((-0.09, -0.03, 0.03, 0.09))  # apart, or the intervals hide each other
@@ -184,10 +185,10 @@ def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
             curve = [
                 row for row in rows if (row.method, row.quantization) == (method, quantization)
             ]
-            reach = [[row.mean - row.low for row in curve], [row.high - row.mean for row in curve]]
+            reach = [[row.high - row.mean for row in curve], [row.mean - row.low for row in curve]]
             axes.errorbar(
                 [float(row.bits or 0) + shift for row in curve],
-                [row.mean for row in curve],
+                [max(1 - row.mean, least) for row in curve],
                 reach,
                 color=COLOURS[method_number],
                 linestyle=line,
@@ -200,13 +201,18 @@ def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     for line, quantization in zip(("-", "--"), FLAGS.quantizations, strict=False):
         (trained,) = (row for row in rows if (row.bits, row.quantization) == (None, quantization))
         label = f"weights as trained, {quantization}"
-        axes.axhline(trained.mean, color="#555555", linestyle=line, linewidth=1, label=label)
+        axes.axhline(
+            max(1 - trained.mean, least), color="#555555", linestyle=line, linewidth=1, label=label
+        )
     axes.set_xticks(ticks)
     axes.set_xlabel("bits per weight on the chip")
     axes.set_ylabel(
-        f"accuracy, {FLAGS.chips} chips, {100 * FLAGS.fault_rate:.3g}% of weights faulty"
+        f"wrong answers, {FLAGS.chips} chips, {100 * FLAGS.fault_rate:.3g}% of weights faulty"
     )
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})

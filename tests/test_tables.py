@@ -1,0 +1,71 @@
+import numpy as np
+
+from keras_rram.evaluation.access import access_tier
+from keras_rram.evaluation.chip_result import ChipResult
+from keras_rram.evaluation.comparison import paired_difference, variance_split
+from keras_rram.evaluation.results import PopulationResult
+from keras_rram.evaluation.tables import aligned, comparison_table, population_table, variance_table
+
+IMAGES = 200
+
+
+def population(mean, chips=8, repair="none", rate=0.1):
+    """Chips whose answers are known: chip k errs on its own images, more and more."""
+    rows = np.ones((chips, IMAGES), bool)
+    for index, row in enumerate(rows):
+        row[: round(IMAGES * (1 - mean)) + index] = False
+    found = [ChipResult.from_answers(k, rate, rate, row) for k, row in enumerate(rows)]
+    return PopulationResult("m", "d", {}, rate, 0, "keras", 0.98, tuple(found), repair)
+
+
+def test_columns_are_aligned_to_the_right():
+    assert aligned([["a", "bcd"], ["ef", "g"]]) == " a  bcd\nef    g"
+
+
+def test_a_population_is_in_percent_and_names_its_access_tier():
+    result = population(0.9)
+    text = population_table([result.summary(yield_at=(0.89,))], (0.89,))
+    titles, line, *notes = text.splitlines()
+    assert titles.split()[-3:] == ["yield", ">=", "89"]
+    # 20 to 27 of 200 images wrong: 88.25% on average, the worst 86.5%, 3 chips of 8 reach 89%.
+    assert line.split()[:4] == ["10", "8", "98.00", "88.25"]
+    assert line.split()[-3:] == ["-", "86.50", "37.5"]
+    assert "Interval: two-way random effects." in notes[0]
+    assert notes[1] == "Access tier A: one model for all chips, no repair."
+    assert notes[2] == "A bound of the 5th percentile takes 59 chips."
+
+
+def test_enough_chips_have_a_bound_of_the_percentile():
+    result = population(0.9, chips=60)
+    summary = result.summary()
+    assert summary["q05_bound"] == result.worst.accuracy < summary["q05"]
+    assert "takes 59 chips" not in population_table([summary])
+
+
+def test_repairs_have_their_access_tier():
+    assert access_tier("none") == "A" and access_tier("batch_norm/256/0123") == "B"
+    assert access_tier("my.module.repair") is None
+    summary = population(0.9, repair="batch_norm/256/0123").summary()
+    assert summary["access_tier"] == "B" and "Access tier B" in population_table([summary])
+    assert "Repair: mine." in population_table([population(0.9, repair="mine").summary()])
+
+
+def test_a_comparison_has_the_sign_of_the_first_and_warns_of_other_tiers():
+    good, bad = population(0.95), population(0.9, repair="batch_norm/256/0123")
+    rows = [(good.summary(), bad.summary(), paired_difference(good, bad))]
+    titles, line, *notes = comparison_table(rows).splitlines()
+    assert "difference" in titles
+    assert line.split()[:5] == ["10", "8", "93.25", "88.25", "+5.00"]
+    assert line.endswith("100% of chips")
+    assert "Not of one access tier" in notes[1]
+    assert "tier" not in comparison_table([(good.summary(), good.summary(), rows[0][2])])
+
+
+def test_a_variance_split_names_its_sources():
+    split = variance_split({0: population(0.95), 1: population(0.9)})
+    text = variance_table({0.1: split})
+    lines = text.splitlines()
+    assert [line.split()[1] for line in lines[1:4]] == ["seed", "chip", "image"]
+    assert "of one answer" in lines[-1] and "clipped" in text
+    shares = [float(line.split()[3]) for line in lines[1:-1]]
+    assert abs(sum(shares) - 100) < 0.5
