@@ -121,7 +121,7 @@ def _mnist(
         expectation=expectation,
         good=0.95,
         short_epochs={"strided": 20, "published": 5},
-        minutes={"strided": 6 + 1.5 * bottlenecks, "published": 9 * bottlenecks},
+        minutes={"strided": 5 + bottlenecks, "published": 1.5 * bottlenecks},
         explains_collapse=explains_collapse,
     )
 
@@ -134,7 +134,7 @@ def _cifar(
     reported: str,
     curve: tuple[float, float] | None,
     expectation: str,
-    epochs: int = 12,
+    epochs: int = 8,
     **others: Any,
 ) -> Panel:
     return Panel(
@@ -150,7 +150,7 @@ def _cifar(
         expectation=expectation,
         good=0.8,
         short_epochs={"resnet20": epochs},
-        minutes={"resnet20": epochs * (2.0 + 0.35 * len(replaced))},
+        minutes={"resnet20": epochs * (1.5 + 0.3 * len(replaced))},
         **others,
     )
 
@@ -170,8 +170,8 @@ def _architecture(network: str, title: str, rate: float) -> Panel:
         expectation="plain training falls to chance, Drop-Connect does not",
         good=0.8,
         scope="all",
-        short_epochs={network: 12},
-        minutes={network: 24.0 if network == "resnet20" else 240.0},
+        short_epochs={network: 8},
+        minutes={network: 12.0 if network == "resnet20" else 160.0},
     )
 
 
