@@ -24,6 +24,16 @@ def test_int8_outputs_are_steps_of_the_output_scale():
     np.testing.assert_allclose(outputs / step, np.rint(outputs / step), atol=1e-3)
 
 
+def test_images_can_be_encoded_once():
+    model, images = LiteRTModel(export_models.patcher("int8").tflite), export_models.images(10)
+    encoded = model.encode(images)
+    scale, zero_point = model._input["quantization"]
+    expected = np.clip(np.rint(images / scale) + zero_point, -128, 127)
+    np.testing.assert_array_equal(encoded, expected)
+    assert encoded.dtype == np.int8
+    np.testing.assert_array_equal(model.predict(encoded), model.predict(images))
+
+
 def test_images_outside_the_calibrated_range_saturate():
     model = LiteRTModel(export_models.patcher("int8").tflite)
     huge = 1e6 * np.ones((1, *export_models.SHAPE), np.float32)

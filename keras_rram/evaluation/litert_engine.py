@@ -128,7 +128,8 @@ class LiteRTEngine:
     group = 1
 
     def __init__(self, converted: Converted, labels: np.ndarray, threads: int | None = None):
-        self._model, self._inputs = converted.model, converted.inputs
+        self._model = converted.model
+        self._inputs = LiteRTModel(converted.tflite).encode(converted.inputs)
         self._labels = np.asarray(labels)
         self._threads = threads or len(os.sched_getaffinity(0))
         self._executor = ThreadPoolExecutor(self._threads, "litert")

@@ -1,9 +1,13 @@
 """Chips per second of each engine and of a user's own loop, and what the stop rule saves.
 
-The loop assigns each chip's masks and calls `model.evaluate`, with Keras's own batch of 32 for
-`litert_over_keras`, and with 256 beside it. Engines are timed without what they do once for a
-population (conversion, compilation). `two_process_speedup` is that of two processes over one, each
-with one thread.
+`litert_over_keras` is over what a user would write without this package: a model of Keras's own
+layers, its kernels times a mask assigned for each chip, then `model.evaluate`. `litert_over_loop`
+is over that loop with this package's layers, whose batch normalization is fused. Both with Keras's
+own batch of 32, and with 256 beside it. `sgemm_gigaflops`, of a product of large matrices, bounds
+what an engine can do in float32. Engines are timed without what they do once for a population
+(conversion, compilation). `two_process_speedup` is that of two processes over one, each with one
+thread. `same_class` is the smallest share of images, over chips, that LiteRT and Keras give the
+same class; `memory_growth_mib` is how much more memory 1,000 chips need than 100.
 
 The saving is the number of answers of a full evaluation, every chip on all images, over that of the
 stop rule at the same half-width of the same interval: that of the mean over all chips on this test
@@ -17,6 +21,7 @@ tensorflow-datasets has it (`TFDS_DATA_DIR` names its folder), else on the offli
 import dataclasses
 import math
 import os
+import resource
 import statistics
 import time
 from collections.abc import Iterator
@@ -41,43 +46,91 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
     yield from _engines("mini", mini, 500 if quick else 10_000, 1 if quick else 5)
     yield from _engines("resnet20", large, 100 if quick else 2_000, 1 if quick else 5)
     yield from _processes(mini, 500 if quick else 10_000, 2 if quick else 5)
-    yield from _saving(quick)
+    model, data = _trained(quick)
+    yield from _agreement(model, data, 2 if quick else 20)
+    yield from _memory(model, data, quick)
+    yield from _saving(model, data, quick)
 
 
 def _engines(name: str, model: Any, images: int, rounds: int) -> Iterator[tuple[str, float]]:
-    from keras_rram import Chip, StuckAtZero
+    from keras_rram import Chip, StuckAtZero, bake
     from keras_rram.evaluation.engine import Task
     from keras_rram.evaluation.keras_engine import KerasEngine
     from keras_rram.evaluation.litert_engine import LiteRTEngine, convert_once
+    from keras_rram.models.summary import summary_table
     from keras_rram.recipes import RECIPES
 
     inputs, labels = _random_data(model, images)
     RECIPES["digits"].compile(model, steps_per_epoch=1)
     chip = Chip(StuckAtZero(RATE), SEED)
-    fast = LiteRTEngine(convert_once(model, inputs, chip), labels)
+    converted = convert_once(model, inputs, chip)
+    fast = LiteRTEngine(converted, labels)
+    int8 = LiteRTEngine(convert_once(model, inputs, chip, "int8", inputs[:200]), labels)
     reference = KerasEngine(model, inputs, labels)
+
+    plain = bake(model)
+    RECIPES["digits"].compile(plain, steps_per_epoch=1)
 
     def loop(batch: int) -> None:
         with chip.program(model):
             model.evaluate(inputs, labels, batch_size=batch, verbose=0)
 
-    litert, keras_engine, own, own_large = in_turn(
+    def plain_loop(batch: int) -> None:
+        healthy = [_assign_mask(kernel) for kernel in _kernels(plain)]
+        plain.evaluate(inputs, labels, batch_size=batch, verbose=0)
+        for kernel, values in zip(_kernels(plain), healthy, strict=True):
+            kernel.assign(values)
+
+    litert, litert_int8, keras_engine, own, own_large, keras_own, keras_large = in_turn(
         [
             lambda: fast.answer([Task(chip)]),
+            lambda: int8.answer([Task(chip)]),
             lambda: reference.answer([Task(chip)]),
             lambda: loop(32),
             lambda: loop(256),
+            lambda: plain_loop(32),
+            lambda: plain_loop(256),
         ],
         rounds,
     )
-    yield f"litert_over_keras_{name}", ratio(own, litert)
-    yield f"litert_over_keras_batch256_{name}", ratio(own_large, litert)
-    yield f"keras_engine_over_loop_{name}", ratio(own, keras_engine)
-    for who, seconds in (("litert", litert), ("keras_engine", keras_engine), ("loop", own)):
+    yield f"litert_over_keras_{name}", ratio(keras_own, litert)
+    yield f"litert_over_keras_batch256_{name}", ratio(keras_large, litert)
+    yield f"litert_int8_over_keras_{name}", ratio(keras_own, litert_int8)
+    yield f"litert_over_loop_{name}", ratio(own, litert)
+    yield f"litert_over_loop_batch256_{name}", ratio(own_large, litert)
+    yield f"keras_engine_over_keras_{name}", ratio(keras_own, keras_engine)
+    for who, seconds in (
+        ("litert", litert),
+        ("litert_int8", litert_int8),
+        ("keras_engine", keras_engine),
+        ("loop", own),
+        ("keras", keras_own),
+    ):
         yield f"{who}_images_per_second_{name}", images / statistics.median(seconds)
         yield f"{who}_chips_per_second_{name}", 1 / statistics.median(seconds)
+    macs = summary_table(converted.model).macs
+    yield f"litert_gigaflops_{name}", 2e-9 * macs * images / statistics.median(litert)
+    yield f"sgemm_gigaflops_{name}", _sgemm_gigaflops()
     hundred = 100 * statistics.median(litert) * 10_000 / images
     yield f"litert_seconds_for_100_chips_of_10000_images_{name}", hundred
+
+
+def _sgemm_gigaflops() -> float:
+    """Returns what the cores reach in a large product of float32 matrices: a bound for engines."""
+    matrix = np.random.default_rng(SEED).random((2048, 2048), np.float32)
+    seconds = in_turn([lambda: matrix @ matrix], 5)[0]
+    return 2e-9 * len(matrix) ** 3 / min(seconds)
+
+
+def _kernels(model: Any) -> list[Any]:
+    return [weight for weight in model.trainable_variables if "kernel" in weight.name]
+
+
+def _assign_mask(kernel: Any) -> np.ndarray:
+    """Zeroes a part of a kernel, as a user would, and returns what it was."""
+    values = np.array(kernel)
+    kernel.assign(values * (np.random.default_rng(SEED).random(values.shape) >= RATE))
+    return values
 
 
 def _processes(model: Any, images: int, rounds: int) -> Iterator[tuple[str, float]]:
@@ -102,12 +155,51 @@ def _processes(model: Any, images: int, rounds: int) -> Iterator[tuple[str, floa
     yield "two_process_chips_per_second", len(tasks) / statistics.median(two)
 
 
-def _saving(quick: bool) -> Iterator[tuple[str, float]]:
+def _agreement(
+    model: Any, data: tuple[np.ndarray, np.ndarray], chips: int
+) -> Iterator[tuple[str, float]]:
+    """Yields how often the patched file of a chip gives the class that Keras gives."""
+    from keras_rram import StuckAtZero, population
+    from keras_rram.evaluation.litert_engine import convert_once
+    from keras_rram.export.patch import TFLitePatcher
+    from keras_rram.export.runner import LiteRTModel
+
+    inputs = data[0]
+    drawn = population(StuckAtZero(RATE), chips, SEED)
+    patcher = TFLitePatcher(model, convert_once(model, inputs, drawn[0]).tflite)
+    same = []
+    for chip in drawn:
+        with chip.program(model):
+            expected = model.predict(inputs, batch_size=256, verbose=0).argmax(-1)
+        file = bytes(patcher.patch(chip.faults(model)))
+        same.append(np.mean(LiteRTModel(file, threads=2).predict(inputs).argmax(-1) == expected))
+    yield "same_class_worst_chip", float(min(same))
+    yield "same_class_mean", float(np.mean(same))
+
+
+def _memory(
+    model: Any, data: tuple[np.ndarray, np.ndarray], quick: bool
+) -> Iterator[tuple[str, float]]:
+    """Yields the peak memory of this process, and by how much ten times the chips raise it."""
+    from keras_rram import StuckAtZero
+    from keras_rram.evaluation import run_population
+
+    few = (data[0][:200], data[1][:200])
+    peaks = []
+    for chips in (10, 100) if quick else (100, 1_000):
+        run_population(model, StuckAtZero(RATE), chips, seed=SEED, data=few, progress=False)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    yield "peak_memory_mib", peaks[0]
+    yield "memory_growth_mib", peaks[1] - peaks[0]
+
+
+def _saving(
+    model: Any, data: tuple[np.ndarray, np.ndarray], quick: bool
+) -> Iterator[tuple[str, float]]:
     """Yields how many images the full evaluation needs for the half-width of the stop rule."""
     from keras_rram import StuckAtZero
     from keras_rram.evaluation import run_population
 
-    model, data = _trained(quick)
     common: dict[str, Any] = {"data": data, "progress": False, "engine": "litert"}
     faults, images = StuckAtZero(RATE), len(data[1])
     seeds = range(SEED, SEED + (1 if quick else 5))
