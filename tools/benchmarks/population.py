@@ -20,11 +20,14 @@ tensorflow-datasets has it (`TFDS_DATA_DIR` names its folder), else on the offli
 
 import dataclasses
 import math
+import multiprocessing
 import os
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -180,17 +183,29 @@ def _agreement(
 def _memory(
     model: Any, data: tuple[np.ndarray, np.ndarray], quick: bool
 ) -> Iterator[tuple[str, float]]:
-    """Yields the peak memory of this process, and by how much ten times the chips raise it."""
+    """Yields the peak memory of a population, and by how much ten times the chips raise it."""
+    few = (data[0][:200], data[1][:200])
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.keras")
+        model.save(path)
+        peaks = []
+        for chips in (10, 100) if quick else (100, 1_000):
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                peaks.append(process.submit(_peak_memory, path, few, chips).result())
+    yield "peak_memory_mib", peaks[0]
+    yield "memory_growth_mib", peaks[1] - peaks[0]
+
+
+def _peak_memory(path: str, data: tuple[np.ndarray, np.ndarray], chips: int) -> float:
+    """Returns the most memory that a process of its own needs for a population, in MiB."""
+    import keras
+
     from keras_rram import StuckAtZero
     from keras_rram.evaluation import run_population
 
-    few = (data[0][:200], data[1][:200])
-    peaks = []
-    for chips in (10, 100) if quick else (100, 1_000):
-        run_population(model, StuckAtZero(RATE), chips, seed=SEED, data=few, progress=False)
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    yield "peak_memory_mib", peaks[0]
-    yield "memory_growth_mib", peaks[1] - peaks[0]
+    model = keras.saving.load_model(path)
+    run_population(model, StuckAtZero(RATE), chips, seed=SEED, data=data, progress=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _saving(
