@@ -58,7 +58,8 @@ def parse(text: str, rate: float | None = None) -> FaultModel:
     Args:
         text: see the module for the grammar and `NAMES` for the names.
         rate: a fault rate in `[0, 1)` that the model gets instead of its own, see `at_rate`; a
-            single model then need not say its `rate`.
+            single model then need not say its `rate`. The parts of a composition always do: a
+            sweep keeps their proportions.
 
     Raises:
         ValueError: if the text is not understood. The message shows the place in the text, what
@@ -134,6 +135,8 @@ class _Parser:
             end = match.end()
         self._tokens.append(("end", "", len(text)))
         self._next = 0
+        if ("sign", "+") in [token[:2] for token in self._tokens]:
+            self._rate = None  # one rate for all says nothing of their proportions
 
     def model(self) -> FaultModel:
         parts = [self._part()]
