@@ -143,19 +143,22 @@ def define_fault_model() -> None:
     flags.DEFINE_bool("exact", False, "Exactly this share of each kernel, not independent faults.")
 
 
-def fault_model(otherwise: float, rates: Sequence[float] | None = None) -> Any:
+def fault_model(otherwise: float | None = None, rates: Sequence[float] | None = None) -> Any:
     """Returns the fault model of `--fault_model` and `--exact`; see `parse_fault_model`."""
     return parse_fault_model(flags.FLAGS.fault_model, otherwise, rates, flags.FLAGS.exact)
 
 
 def parse_fault_model(
-    text: str, otherwise: float, rates: Sequence[float] | None = None, exact: bool = False
+    text: str,
+    otherwise: float | None = None,
+    rates: Sequence[float] | None = None,
+    exact: bool = False,
 ) -> Any:
     """Returns the fault model of a `--fault_model`, as its text says it.
 
     Args:
         text: the flag.
-        otherwise: fault rate of a model whose text says none.
+        otherwise: fault rate of a model whose text says none; None: another flag must say it.
         rates: fault rates, from other flags, that it will be used at; checked here, before
             anything is loaded. `keras_rram.faults.at_rate` makes the models.
         exact: whether `--exact` is on.
@@ -186,12 +189,22 @@ def parse_fault_model(
     return model
 
 
-def fault_model_at(rate: float | None, otherwise: float) -> Any:
+def fault_model_at(rate: float | None, otherwise: float | None = None) -> Any:
     """Returns the fault model of `--fault_model` at one rate, or at its own; see `fault_model`."""
     from keras_rram.faults import at_rate
 
-    model = fault_model(otherwise, None if rate is None else [rate])
+    model = fault_model(otherwise if rate is None else rate, None if rate is None else [rate])
     return model if rate is None else at_rate(model, rate)
+
+
+def faults_label(model: Any) -> str:
+    """Returns the faults of chips in words, for figures and messages."""
+    from keras_rram.faults import StuckAtZero, spec
+
+    if isinstance(model, StuckAtZero):
+        return f"{100 * model.rate:.3g}% of weights faulty"
+    names = "+".join(part.partition(":")[0] for part in spec(model).split("+"))
+    return f"{names}, {100 * model.rate:.3g}% faulty" if model.rate else names
 
 
 def _exact(model: Any) -> Any:

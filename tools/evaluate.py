@@ -88,7 +88,8 @@ flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
 _FIGURES = ("accuracy.png", "chips.png", "yield.png", "convergence.png")
 _NEEDS_MODEL = (
-    "model", "target_half_width", "convert", "where", "resume", "repair", "compare_with"
+    "model", "target_half_width", "convert", "where", "resume", "repair", "compare_with",
+    "fault_model", "fault_rates", "exact",
 )  # fmt: skip
 
 
