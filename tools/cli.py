@@ -33,8 +33,8 @@ on one chip are joined by '+', and then each says its own rate. Names, keys and 
   drift: mapping=differential_pair, seconds, nu, nu_sd=0.0, start=1.0, compensated=false
   finite_on_off: mapping=differential_pair, ratio
 mapping= is differential_pair, centred_pair, reference_column, bit_slices, and of the first five
-none, where whole weights fail; stuck= is off, on or open; conductances are in siemens. A fault rate
-that another flag gives is the mean share of faulty cells (weights where mapping=none): rates and
+none, where whole weights fail; stuck= is off, on or open; conductances are in siemens, several
+values as 0/2e-6/8e-5. A fault rate that another flag gives is the mean share of faulty cells (weights where mapping=none): rates and
 stuck_off, stuck_on are scaled to it together. Examples: row_faults,
 differential_pair:stuck_off=0.0904,stuck_on=0.0175,
 stuck_at_zero:rate=0.1+lognormal_variation:sigma=0.1"""  # noqa: E501

@@ -118,14 +118,15 @@ class StuckCells(CellModel):
     The literature calls this stuck-at-0 and stuck-at-1, abbreviated SA0 and SA1, with both
     meanings. Look for the resistance that a paper gives with them:
 
-    | here | cell stays at | after its conductance | after the bit that it stores |
+    | here | cell stays at | one usage | the other |
     | --- | --- | --- | --- |
     | `stuck_off` | low conductance, high resistance (HRS) | SA0 | SA1 |
     | `stuck_on` | high conductance, low resistance (LRS) | SA1 | SA0 |
 
-    The third column is the usage of [arXiv:2401.11664](https://arxiv.org/abs/2401.11664), the
-    fourth that of Chen et al., "Accelerator-friendly neural-network training: learning variations
-    and defects in RRAM crossbar", [DATE 2017](https://doi.org/10.23919/DATE.2017.7926952).
+    The first is that of "Zero-space cost fault tolerance for transformer-based language models on
+    ReRAM" ([2024](https://arxiv.org/abs/2401.11664)), the second that of Chen et al.,
+    "Accelerator-friendly neural-network training: learning variations and defects in RRAM
+    crossbar" ([DATE 2017](https://doi.org/10.23919/DATE.2017.7926952)).
 
     `rate` is the share of faulty *cells*, which is how it is published, and for every mapping the
     expected share of the weights' signal that is lost: the expected mask is `1 - rate`. More
