@@ -57,6 +57,7 @@ def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
 @pytest.mark.slow
 def test_follows_chips_of_another_fault_model_and_keeps_to_it(tmp_path, capsys):
     quick = ["--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1"]
+    quick.append("--recipe=mnist")  # a constant learning rate, whatever the epochs
     pairs = "differential_pair:stuck_off=0.09,stuck_on=0.01"
     run_main("train", *quick, "--epochs=1", f"--fault_model={pairs}", f"--out={tmp_path}/run")
     assert "Accuracy on 1 chip(s), differential_pair, 10% faulty" in capsys.readouterr().out
