@@ -305,6 +305,8 @@ def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normal
             for chip in chips.population(fault_model, row["chips"], row["seed"]):
                 held = found["chips"][chip.index]["correct"]
                 assert abs(held - right_answers(model, chip, images, labels).sum()) <= 1
+    for row, other in zip(results["litert"]["summary"], results["int8"]["summary"], strict=True):
+        assert other["engine"] == "litert int8" and abs(row["mean"] - other["mean"]) < 0.1
     rows = results["keras"]["summary"]
     assert [(row["rate"], row["chips"]) for row in rows] == [(0.05, 3), (0.1, 3)]
     assert faults.parse(rows[0]["fault_model"]).rate == 0.05

@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.faults import at_rate, spec
 
     rates = _rates()
-    texts = {text: text for text in FLAGS.fault_model} if FLAGS.fault_model else CURVES
+    texts = _texts()
     models = {name: cli.parse_fault_model(text, rates[0], rates) for name, text in texts.items()}
     model = cli.load_model(FLAGS.model)
     # Later the checkout may be another one.
@@ -163,6 +163,16 @@ def main(argv: Sequence[str]) -> None:
     _write(folder / "README.md", _readme(content, rows))
     print(_table(rows))
     print(f"Results: {folder}/")
+
+
+def _texts() -> dict[str, str]:
+    """Returns the fault models by name; those of the flag have no other name than their text."""
+    if not FLAGS.fault_model:
+        return CURVES
+    texts = {text: text for text in FLAGS.fault_model}
+    if len(texts) != len(FLAGS.fault_model):
+        raise ValueError(f"expected each fault model once. Received: {FLAGS.fault_model}")
+    return texts
 
 
 def _rates() -> list[float]:
