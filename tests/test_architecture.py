@@ -41,6 +41,7 @@ ARROWS = {
     "evaluation": {"chips", "export", "faults", "files", "layers", "models"},
     "export": {"chips", "constraints", "faults", "files", "layers", "transform"},
     "plots": {"evaluation", "files"},
+    "plots_faults": {"evaluation", "files", "plots"},
     "experiments": {"models", "constraints", "faults", "recipes"},
     "reproduction": {
         "callbacks",

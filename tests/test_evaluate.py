@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import StuckAtZero, bake, chips, data, layers, recalibrate_batch_norm
+from keras_rram import StuckAtZero, bake, chips, data, faults, layers, recalibrate_batch_norm
 from keras_rram.evaluation import load_run, paired_difference
 from tests.classifiers import classifier, right_answers
 from tests.tools import ROOT, run_tool
@@ -268,6 +268,55 @@ def test_two_models_are_compared_on_the_same_chips(saved, tmp_path):
     assert content["splits"][0]["components"][1]["source"] == "chip"
 
 
+@pytest.mark.slow
+def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normalized, tmp_path):
+    pairs = "differential_pair:stuck_off=0.0904,stuck_on=0.0175"
+    both = "stuck_at_zero:rate=0.1+row_faults:rate=0.1,tile=16x4"
+    common = [f"--model={saved}", "--images=200", "--chips=2", "--seed=5"]
+    swept = [*common, f"--fault_model={pairs}", "--fault_rates=0.05,0.1"]
+    varied = "--fault_model=lognormal_variation:sigma=0.3"
+    runs = [
+        [*swept, f"--out={tmp_path}/keras", "--engine=keras"],
+        [*swept, f"--out={tmp_path}/litert", "--engine=litert"],
+        [*swept, f"--out={tmp_path}/int8", "--quantization=int8", "--calibration_images=20"],
+        [*common, f"--fault_model={both}", f"--out={tmp_path}/own"],
+        [*common, varied, f"--out={tmp_path}/varied", "--engine=keras"],
+        [*swept, f"--out={tmp_path}/keras", "--engine=keras", "--resume", "--chips=3"],
+        [*common, "--fault_rates=0.05,0.1", f"--out={tmp_path}/keras", "--engine=keras",
+         "--resume", "--fault_model=differential_pair:stuck_on=0.0175"],
+        [*common, varied, f"--out={tmp_path}/c", f"--compare_with={tmp_path}/keras"],
+        [f"--model={normalized}", "--images=50", "--chips=2", f"--fault_model={pairs}",
+         "--repair=batch_norm", "--repair_images=64", f"--out={tmp_path}/repaired"],
+    ]  # fmt: skip
+    *errors, mixed, compared, repaired = in_one_process(runs)
+    assert not any(errors) and not repaired
+    assert "What differs is fault_model" in mixed
+    assert "differs in fault rate 0.0" in compared
+    results = {
+        name: json.loads((tmp_path / name / "results.json").read_text())
+        for name in ("keras", "litert", "int8", "own", "varied", "repaired")
+    }
+    model, (images, labels) = classifier(), data.load("digits").arrays("test", 200)
+    for name in ("keras", "litert", "own", "varied"):
+        # What is recorded is enough to replay each chip.
+        for row, found in zip(results[name]["summary"], results[name]["populations"], strict=True):
+            fault_model = faults.parse(row["fault_model"])
+            assert fault_model == faults.deserialize(found["fault_model"])
+            for chip in chips.population(fault_model, row["chips"], row["seed"]):
+                held = found["chips"][chip.index]["correct"]
+                assert abs(held - right_answers(model, chip, images, labels).sum()) <= 1
+    for row, other in zip(results["litert"]["summary"], results["int8"]["summary"], strict=True):
+        assert other["engine"] == "litert int8" and abs(row["mean"] - other["mean"]) < 0.1
+    rows = results["keras"]["summary"]
+    assert [(row["rate"], row["chips"]) for row in rows] == [(0.05, 3), (0.1, 3)]
+    assert faults.parse(rows[0]["fault_model"]).rate == 0.05
+    (own,), (variation,) = results["own"]["summary"], results["varied"]["summary"]
+    assert own["fault_model"] == both and own["rate"] == 0.19
+    assert (variation["fault_model"], variation["rate"]) == (varied.partition("=")[2], 0.0)
+    assert results["repaired"]["summary"][0]["fault_model"] == pairs
+    assert json.loads((tmp_path / "keras" / "config.json").read_text())["fault_model"] == pairs
+
+
 BAD = [
     ([], "--model is missing"),
     (["--model=none.keras"], "there is no such file"),
@@ -277,6 +326,10 @@ BAD = [
     (["--model={model}", "--engine=fast"], "flag --engine=fast"),
     (["--model={model}", "--where=head"], "--where goes with --convert"),
     (["--model={plain}"], "has no Drop-Connect layer that faults could go to. Give --convert"),
+    (["--fault_model=row_fault"], "did you mean 'row_faults'"),
+    (["--fault_model=row_faults", "--exact"], "leave --exact out"),
+    (["--fault_model=drift:seconds=9,nu=0.1", "--fault_rates=0.1"], "with a rate to sweep"),
+    (["--merge=a,b", "--fault_model=row_faults"], "leave out --fault_model"),
     (["--merge=a,b", "--model={model}"], "--merge evaluates nothing: leave out --model"),
     (["--model={model}", "--out=/proc/none"], "/proc/none"),
     (["--model={model}", "--data=none.npz"], "none.npz"),

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from keras_rram import Chip, StuckAtZero
+from keras_rram.export import TFLitePatcher
+from keras_rram.faults import parse
 from keras_rram.models import mini_mobilenet
 from tests.tools import run_main, run_tool
 
@@ -52,6 +54,30 @@ def test_a_saved_chip_goes_into_its_file(model_path, tmp_path, capsys):
     assert (
         abs(json.loads(path.with_name(path.name + ".json").read_text())["fault_rate"] - 0.3) < 0.1
     )
+
+
+@pytest.mark.slow
+def test_chips_of_a_fault_model_with_offsets_are_verified_and_not_mixed(
+    model_path, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    common = [f"--model={model_path}", "--images=20", "--quantization=float32", f"--out={out}"]
+    pairs = "differential_pair:stuck_off=0.05,stuck_on=0.001"
+    run_main("export_tflite", *common, f"--fault_model={pairs}", "--chips=1", "--seed=3")
+    assert "weights are stuck at a value" in capsys.readouterr().out
+    sidecar = json.loads((out / "chip_3_00000.tflite.json").read_text())
+    assert sidecar["fault_model"] == pairs and sidecar["verification"] is not None
+    model = keras.models.load_model(model_path)
+    patcher = TFLitePatcher(model, (out / "base.tflite").read_bytes())
+    chip = Chip(parse(sidecar["fault_model"]), sidecar["chip"]["seed"], sidecar["chip"]["index"])
+    written = (out / "chip_3_00000.tflite").read_bytes()
+    assert bytes(patcher.patch_chip(chip, model)) == written
+    with pytest.raises(ValueError, match="of another chip"):
+        run_main(
+            "export_tflite", *common, "--fault_model=row_faults", "--fault_rate=0.051",
+            "--seed=3", "--resume",
+        )  # fmt: skip
+    assert (out / "chip_3_00000.tflite").read_bytes() == written
 
 
 def test_stuck_values_are_reported(model_path, tmp_path, capsys):
@@ -113,8 +139,11 @@ def test_bad_input_is_a_clear_error(model_path, tmp_path):
     model = f"--model={model_path}"
     for arguments, message in (
         ((model, "--fault_rate=1.5"), r"must be in \[0, 1\)"),
-        ((model, "--chips=2"), "need --fault_rate"),
-        ((model, "--fault_rate=0.1", "--chip=x.npz"), "exclude each other"),
+        ((model, "--chips=2"), "need --fault_rate or --fault_model"),
+        ((model, "--fault_model=row_faults"), "row_faults needs rate"),
+        ((model, "--fault_model=row_faults:rate=0.1", "--exact"), "leave --exact out"),
+        ((model, "--fault_model=row_faults:rate=0.1", "--chip=x.npz"), "--chip excludes"),
+        ((model, "--fault_rate=0.1", "--chip=x.npz"), "--chip excludes"),
         ((model, "--chip=x.npz"), "x.npz"),
         (("--model=nowhere.keras",), "no such file"),
         ((model, "--calibration_chips=2"), "needs --fault_rate"),

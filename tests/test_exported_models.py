@@ -151,6 +151,27 @@ def test_the_tool_makes_such_a_folder(model_path, tmp_path, capsys):
         run_main("export_models", *arguments)
 
 
+def test_the_tool_takes_a_fault_model(model_path, tmp_path):
+    run_main(
+        "export_models",
+        f"--files={model_path}:0.3:float32",
+        "--fault_model=column_faults:tile=64x64",
+        "--images=20",
+        f"--out={tmp_path}/out",
+    )
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    (each,) = index["files"]
+    assert each["file"] == "mini_mobilenet_strided_1_float32_column_faults30.tflite"
+    assert each["fault_model"] == "column_faults:rate=0.3,tile=64x64"
+    assert "of `column_faults:tile=64x64`" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(ValueError, match="files of rate 0 only"):
+        run_main(
+            "export_models", f"--files={model_path}:0:float32", "--fault_model=column_faults",
+            f"--out={tmp_path}/none",
+        )  # fmt: skip
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -6,6 +6,7 @@ from keras_rram.faults import (
     ClusteredFaults,
     Composed,
     RowFaults,
+    StuckAtValues,
     StuckAtZero,
     StuckCells,
     parse,
@@ -18,6 +19,9 @@ SINGLE = st.one_of(
     st.builds(StuckAtZero, RATES, st.booleans()),
     st.builds(RowFaults, RATES, tile=st.tuples(st.integers(1, 300), st.integers(1, 300))),
     st.builds(ClusteredFaults, RATES, st.floats(0.5, 20.0)),
+    st.builds(
+        StuckAtValues, RATES, st.lists(st.floats(0.0, 1e-3), min_size=1, max_size=4).map(tuple)
+    ),
     st.builds(StuckCells, RATES, RATES, mapping=st.sampled_from(list(MAPPINGS.values()))),
 )
 
@@ -34,6 +38,8 @@ def test_what_is_written_is_read_back(models):
         ("stuck_at_zero:rate=0.1", StuckAtZero(0.1)),
         (" stuck_at_zero : rate = 0.1 , exact = true ", StuckAtZero(0.1, exact=True)),
         ("differential_pair:stuck_off=0.0904,stuck_on=0.0175", StuckCells(0.0904, 0.0175)),
+        ("stuck_at_values:rate=0.1,values=2e-6", StuckAtValues(0.1, (2e-6,))),
+        ("stuck_at_values:rate=0.1,values=0/2e-6/1", StuckAtValues(0.1, (0, 2e-6, 1))),
         (
             "stuck_at_zero:rate=0.1+row_faults:rate=0.05,tile=64x64",
             Composed((StuckAtZero(0.1), RowFaults(0.05, tile=(64, 64)))),
@@ -46,6 +52,8 @@ def test_reads_flags(text, model):
 
 def test_a_rate_of_the_sweep_replaces_or_supplies_the_models_own():
     assert parse("stuck_at_zero", rate=0.2) == StuckAtZero(0.2)
+    with pytest.raises(ValueError, match="needs rate"):  # which says nothing of the proportions
+        parse("stuck_at_zero+row_faults", rate=0.2)
     assert parse("stuck_at_zero:rate=0.1,exact=true", rate=0.2) == StuckAtZero(0.2, exact=True)
 
 
@@ -60,6 +68,7 @@ def test_a_rate_of_the_sweep_replaces_or_supplies_the_models_own():
         ("stuck_at_zero:rate=1.5", "`rate` must be in"),
         ("stuck_at_zero:rate", "expected '=' and a value"),
         ("stuck_at_zero:rate=0.1 row_faults", "expected '.' and another fault model"),
+        ("stuck_at_zero+row_faults", "needs rate"),
         ("stuck_at_zero:rate=0.1+", "expected the name of a fault model"),
     ],
 )

@@ -27,6 +27,7 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
         "--chips=3",
         "--images=100",
         "--calibration_images=20",
+        "--fault_model=differential_pair:stuck_off=0.09,stuck_on=0.01",
         f"--out={folder}",
     )
     assert {file.name for file in folder.iterdir()} == {"levels.csv", "levels.json", "levels.png"}
@@ -46,6 +47,8 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
     assert all(0 <= float(row["low"]) <= float(row["mean"]) <= float(row["high"]) for row in rows)
     held = json.loads((folder / "levels.json").read_text())
     assert held["chips"] == 3
+    assert held["fault_model"] == "differential_pair:stuck_off=0.09,stuck_on=0.01"
+    assert held["fault_rate"] == 0.1
     assert [row["mean"] for row in held["rows"]] == [float(row["mean"]) for row in rows]
     assert f"Results: {folder}" in capsys.readouterr().out
 
@@ -57,6 +60,8 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
         (["--bits=x"], "--bits must be"),
         (["--methods=octave"], "--methods must be"),
         (["--quantizations=int8,int8"], "--quantizations must be"),
+        (["--fault_model=row_faults", "--exact"], "leave --exact out"),
+        (["--fault_model=drift:seconds=9,nu=0.1", "--fault_rate=0.1"], "a rate to sweep"),
         (["--fault_rate=1.0"], r"in \[0, 1\)"),
         (["--model=nowhere.keras"], "no such file"),
         (["--data=nowhere"], "nowhere"),

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import Chip, StuckAtZero, faulty_layers, layers
+from keras_rram import Chip, StuckAtZero, faults, faulty_layers, layers
 from keras_rram.export import ExportError, LiteRTModel, TFLitePatcher, check_weights, convert
 from keras_rram.export.flatbuffer import parse
 from keras_rram.export.kernels import chip_faults, kernels_of
@@ -244,9 +244,14 @@ def test_the_tool_compares_the_files(tmp_path, capsys):
         f"--data={tmp_path}/data.npz",
         "--chips=3",
         "--calibration_chips=2",
+        "--fault_model=differential_pair:stuck_off=0.05,stuck_on=0.01",
+        "--fault_rate=0.1",
         f"--out={folder}",
     )
     report = json.loads((folder / "quantize.json").read_text())
+    swept = faults.parse(report["fault_model"])
+    assert (swept.rate, report["fault_rate"]) == (0.1, 0.1)
+    assert swept.stuck_off == pytest.approx(5 * swept.stuck_on)
     assert [row["file"] for row in report["rows"]] == [
         "float32",
         "int8, post-training",
@@ -270,7 +275,11 @@ def test_the_tool_compares_the_files(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--fault_rate=1.0"], "0, 1"), (["--model=nowhere.keras"], "no such file")],
+    [
+        (["--fault_rate=1.0"], "0, 1"),
+        (["--fault_model=row_fault"], "did you mean 'row_faults'"),
+        (["--model=nowhere.keras"], "no such file"),
+    ],
 )
 def test_bad_input_of_the_tool_leaves_nothing(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -5,7 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import faulty_layers
+from keras_rram import data, faults, faulty_layers, population
+from tests.classifiers import right_answers
 from tests.tools import run_main, run_tool
 
 QUICK = ["--train_images=200", "--epochs=2", "--validation_images=100", "--batch_size=50"]
@@ -53,11 +54,35 @@ def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
         np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
 
 
+@pytest.mark.slow
+def test_follows_chips_of_another_fault_model_and_keeps_to_it(tmp_path, capsys):
+    quick = ["--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1"]
+    quick.append("--recipe=mnist")  # a constant learning rate, whatever the epochs
+    pairs = "differential_pair:stuck_off=0.09,stuck_on=0.01"
+    run_main("train", *quick, "--epochs=1", f"--fault_model={pairs}", f"--out={tmp_path}/run")
+    assert "Accuracy on 1 chip(s), differential_pair, 10% faulty" in capsys.readouterr().out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["fault_model"], config["fault_rate"]) == (pairs, 0.1)
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    images, labels = data.load("digits").subset(train=60).arrays("test", 30)
+    (chip,) = population(faults.parse(pairs), 1)
+    with (tmp_path / "run" / "history.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    expected = right_answers(model, chip, images, labels).mean()
+    assert float(row["val_chip_accuracy"]) == pytest.approx(expected, abs=1 / 30 + 1e-6)
+    again = [*quick, "--epochs=2", "--resume", f"--out={tmp_path}/run"]
+    with pytest.raises(ValueError, match="--resume: the chips.*must not mix two"):
+        run_main("train", *again, "--fault_model=row_faults")
+    run_main("train", *again, f"--fault_model={pairs}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--drop_rate=1.0"], r"must be in [0, 1)"),
         (["--fault_rate=-0.1"], r"must be in [0, 1)"),
+        (["--fault_model=row_fault"], "did you mean 'row_faults'"),
+        (["--fault_model=row_faults", "--exact"], "leave --exact out"),
         (["--data=nowhere"], "nowhere"),
         (["--batch_size=5000"], "5000"),
         (["--replaced=4"], "belongs to --model=resnet20"),

@@ -1,5 +1,6 @@
 """What every tool shares: how it starts, how it fails, and where its numbers come from."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -12,7 +13,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging  # noqa: E402
 
+# Flags that are defined here are those of the tool that asks for them, and so in its --help.
+flags.disclaim_key_flags()
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Text and not made from `keras_rram.faults.grammar`, which cannot be imported before a backend is
+# chosen; a test holds them together.
+FAULT_MODEL_HELP = """What is wrong with the cells of a chip, as NAME:KEY=VALUE,KEY=VALUE; several
+on one chip are joined by '+', and then each says its own rate. Names, keys and defaults:
+  stuck_at_zero: rate, exact=false
+  row_faults: rate, tile=128x128, mapping=none, stuck=off
+  column_faults: rate, tile=128x128, mapping=none, stuck=off
+  spread_faults: rate, tile=128x128, mapping=none, stuck=off, concentration=10.0
+  clustered_faults: rate, tile=128x128, mapping=none, stuck=off, length=4.0, exact=false
+  differential_pair: mapping=differential_pair, stuck_off=0.0, stuck_on=0.0, off_conductance=none, on_conductance=none
+  stuck_at_values: mapping=differential_pair, rate, values
+  lognormal_variation: mapping=differential_pair, sigma
+  drift: mapping=differential_pair, seconds, nu, nu_sd=0.0, start=1.0, compensated=false
+  finite_on_off: mapping=differential_pair, ratio
+mapping= is differential_pair, centred_pair, reference_column, bit_slices, and of the first five
+none, where whole weights fail; stuck= is off, on or open; conductances are in siemens, several
+values as 0/2e-6/8e-5. A fault rate that another flag gives is the mean share of faulty cells (weights where mapping=none): rates and
+stuck_off, stuck_on are scaled to it together. Examples: row_faults,
+differential_pair:stuck_off=0.0904,stuck_on=0.0175,
+stuck_at_zero:rate=0.1+lognormal_variation:sigma=0.1"""  # noqa: E501
 
 
 def run(main: Callable[[Sequence[str]], object]) -> None:
@@ -110,6 +135,85 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+def define_fault_model() -> None:
+    """Defines `--fault_model` and `--exact` for the tool that calls it."""
+    flags.DEFINE_string("fault_model", "stuck_at_zero", FAULT_MODEL_HELP)
+    flags.DEFINE_bool("exact", False, "Exactly this share of each kernel, not independent faults.")
+
+
+def fault_model(otherwise: float | None = None, rates: Sequence[float] | None = None) -> Any:
+    """Returns the fault model of `--fault_model` and `--exact`; see `parse_fault_model`."""
+    return parse_fault_model(flags.FLAGS.fault_model, otherwise, rates, flags.FLAGS.exact)
+
+
+def parse_fault_model(
+    text: str,
+    otherwise: float | None = None,
+    rates: Sequence[float] | None = None,
+    exact: bool = False,
+) -> Any:
+    """Returns the fault model of a `--fault_model`, as its text says it.
+
+    Args:
+        text: the flag.
+        otherwise: fault rate of a model whose text says none; None: another flag must say it.
+        rates: fault rates, from other flags, that it will be used at; checked here, before
+            anything is loaded. `keras_rram.faults.at_rate` makes the models.
+        exact: whether `--exact` is on.
+
+    Raises:
+        ValueError: if the text is not understood, if it names no fault, if the model has no rate
+            and `rates` are given, or no option for `--exact`.
+    """
+    from keras_rram import faults
+
+    try:
+        try:
+            model = faults.parse(text)
+        except ValueError:
+            model = faults.parse(text, otherwise)
+        for part in getattr(model, "models", (model,)):
+            if isinstance(part, faults.StuckCells) and not part.rate:
+                raise ValueError(
+                    "expected stuck cells. Received: a model without any (give it shares, as in "
+                    "differential_pair:stuck_off=0.02,stuck_on=0.01)"
+                )
+        if exact:
+            model = _exact(model)
+        for rate in rates or ():
+            faults.at_rate(model, rate)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--fault_model='{text}': {error}") from None
+    return model
+
+
+def fault_model_at(rate: float | None, otherwise: float | None = None) -> Any:
+    """Returns the fault model of `--fault_model` at one rate, or at its own; see `fault_model`."""
+    from keras_rram.faults import at_rate
+
+    model = fault_model(otherwise if rate is None else rate, None if rate is None else [rate])
+    return model if rate is None else at_rate(model, rate)
+
+
+def faults_label(model: Any) -> str:
+    """Returns the faults of chips in words, for figures and messages."""
+    from keras_rram.faults import StuckAtZero, spec
+
+    if isinstance(model, StuckAtZero):
+        return f"{100 * model.rate:.3g}% of weights faulty"
+    names = "+".join(part.partition(":")[0] for part in spec(model).split("+"))
+    return f"{names}, {100 * model.rate:.3g}% faulty" if model.rate else names
+
+
+def _exact(model: Any) -> Any:
+    if "exact" not in {field.name for field in dataclasses.fields(model)}:
+        raise ValueError(
+            "expected a single stuck_at_zero or clustered_faults with --exact. Received: a model "
+            "without that option (leave --exact out, or write exact=true in a part of it)"
+        )
+    return dataclasses.replace(model, exact=True)
 
 
 def load_model(path: str | None) -> Any:

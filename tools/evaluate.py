@@ -12,6 +12,12 @@ convolutions are put on faulty hardware:
       --out=runs/precise
   python -m tools.evaluate --model=plain.keras --convert --where=convolutions --out=runs/plain
 
+Other faults than independent zeros (`--help` has the names and keys), here cells of differential
+pairs, broken as on a measured chip, at twice and thrice its rate:
+
+  python -m tools.evaluate --model=runs/digits/model.keras --fault_rates=0.2,0.3 \
+      --fault_model=differential_pair:stuck_off=0.0904,stuck_on=0.0175 --out=runs/pairs
+
 Each chip's batch normalization recalibrated on unlabelled training images before it is evaluated;
 and a comparison with another model, or with the run of one, on the same chips:
 
@@ -54,8 +60,10 @@ flags.DEFINE_bool("download", False, "Download the dataset if it is not in --dat
 flags.DEFINE_integer("images", None, "Use this many test images, a stratified part.", lower_bound=2)
 flags.DEFINE_integer("chips", 100, "Chips at each fault rate; a cap with --target_half_width.")
 flags.DEFINE_integer("first_chip", 0, "Index of the first chip.")
-flags.DEFINE_list("fault_rates", ["0.1"], "Fault rates in [0, 1).")
-flags.DEFINE_bool("exact", False, "Exactly this share of each kernel, not independent faults.")
+flags.DEFINE_list(
+    "fault_rates", None, "Fault rates in [0, 1). Default: that of --fault_model, or else 0.1."
+)
+cli.define_fault_model()
 flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
 flags.DEFINE_enum(
     "engine", "auto", ["auto", "keras", "litert"], "What computes; auto takes the faster."
@@ -80,17 +88,19 @@ flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
 _FIGURES = ("accuracy.png", "chips.png", "yield.png", "convergence.png")
 _NEEDS_MODEL = (
-    "model", "target_half_width", "convert", "where", "resume", "repair", "compare_with"
+    "model", "target_half_width", "convert", "where", "resume", "repair", "compare_with",
+    "fault_model", "fault_rates", "exact",
 )  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates, or merges, as the flags say and writes the results."""
     del argv
-    thresholds, rates = _numbers("yield_at"), _numbers("fault_rates")
+    thresholds = _numbers("yield_at")
+    rates = None if FLAGS.fault_rates is None else _numbers("fault_rates")
     if any(not 0 <= threshold <= 1 for threshold in thresholds):
         raise ValueError(f"--yield_at must be accuracies in [0, 1]. Received: {FLAGS.yield_at}")
-    if any(not 0 <= rate < 1 for rate in rates):
+    if any(not 0 <= rate < 1 for rate in rates or ()):
         raise ValueError(f"--fault_rates must be in [0, 1). Received: {FLAGS.fault_rates}")
     if FLAGS.merge and FLAGS.split_variance:
         raise ValueError("--merge and --split_variance exclude each other.")
@@ -99,16 +109,18 @@ def main(argv: Sequence[str]) -> None:
     elif FLAGS.split_variance:
         _split_variance()
     else:
-        _evaluate(rates, thresholds)
+        _evaluate(cli.fault_model(0.1, rates), rates, thresholds)
 
 
-def _evaluate(rates: list[float], thresholds: list[float]) -> None:
+def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[float]) -> None:
     model = _model(FLAGS.model)
     if FLAGS.compare_with and FLAGS.target_half_width is not None:
         raise ValueError("--compare_with needs all images of each chip: no --target_half_width.")
     from keras_rram.evaluation import load_run
     from keras_rram.evaluation.arguments import check_data
+    from keras_rram.evaluation.comparison import check_same_chips
     from keras_rram.evaluation.fingerprint import array_sha256
+    from keras_rram.faults import spec
 
     data, options = _data()
     check_data(model, data)
@@ -118,13 +130,19 @@ def _evaluate(rates: list[float], thresholds: list[float]) -> None:
         check_data(other, data)
     elif FLAGS.compare_with:
         theirs = load_run(FLAGS.compare_with)
-        _check_comparable(theirs, rates, array_sha256(*data))
+        chips = range(FLAGS.first_chip, FLAGS.first_chip + FLAGS.chips)
+        try:
+            check_same_chips(theirs, fault_model, rates, chips, FLAGS.seed, array_sha256(*data))
+        except ValueError as error:
+            raise ValueError(f"--compare_with='{FLAGS.compare_with}': {error}") from None
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
-    found = _run(model, rates, data, folder, options)
+    options |= {"fault_model": fault_model, "rates": rates}
+    found = _run(model, data, folder, options)
     config = {
         "command": cli.command(),
         "commit": cli.commit(),
         "model": FLAGS.model,
+        "fault_model": spec(fault_model),
         "repair": FLAGS.repair,
         "repair_images": None if FLAGS.repair == "none" else FLAGS.repair_images,
     }
@@ -138,7 +156,7 @@ def _evaluate(rates: list[float], thresholds: list[float]) -> None:
     _report(found.results, thresholds, folder)
     is_whole = not found.interrupted
     if is_whole and other is not None:
-        compared = _run(other, rates, data, folder / "compared_with", options)
+        compared = _run(other, data, folder / "compared_with", options)
         theirs, is_whole = list(compared.results), not compared.interrupted
     if not is_whole:
         cli.fail("interrupted; --resume goes on where it stopped.", code=130)
@@ -146,24 +164,15 @@ def _evaluate(rates: list[float], thresholds: list[float]) -> None:
         _compare(found.results, theirs, folder)
 
 
-def _run(
-    model: Any,
-    rates: list[float],
-    data: tuple[Any, Any],
-    folder: pathlib.Path,
-    options: dict[str, Any],
-) -> Any:
-    from keras_rram import StuckAtZero
+def _run(model: Any, data: tuple[Any, Any], folder: pathlib.Path, options: dict[str, Any]) -> Any:
     from keras_rram.evaluation import run_population
 
     return run_population(
         model,
-        StuckAtZero(rates[0], exact=FLAGS.exact),
-        FLAGS.chips,
-        data,
-        FLAGS.engine,
-        FLAGS.seed,
-        rates,
+        chips=FLAGS.chips,
+        data=data,
+        engine=FLAGS.engine,
+        seed=FLAGS.seed,
         first_chip=FLAGS.first_chip,
         stop=FLAGS.target_half_width,
         out=str(folder),
@@ -220,25 +229,6 @@ def _unlabelled(dataset: Any, count: int) -> Any:
         raise ValueError(f"--repair_images={count}: there are {len(images):,} training images.")
     chosen = np.random.default_rng(0).choice(len(images), count, replace=False)
     return dataset.normalize(images[np.sort(chosen)])
-
-
-def _check_comparable(theirs: Sequence[Any], rates: list[float], data: str) -> None:
-    """Raises ValueError, before any work, unless a run is of the chips that the flags ask for."""
-    chips = tuple(range(FLAGS.first_chip, FLAGS.first_chip + FLAGS.chips))
-    by_rate = {result.rate: result for result in theirs}
-    first = theirs[0]
-    for name, wanted, found in (
-        ("seed", FLAGS.seed, first.seed),
-        ("exact", FLAGS.exact, first.fault_model["config"].get("exact")),
-        ("test images", data, first.data),
-        *((f"fault rate {rate}", True, rate in by_rate) for rate in rates),
-        *((f"chips at {rate}", chips, by_rate[rate].indices) for rate in rates if rate in by_rate),
-    ):
-        if wanted != found:
-            raise ValueError(
-                f"--compare_with='{FLAGS.compare_with}' is not of the same chips and images: it "
-                f"differs in {name}. Evaluate both with the same flags."
-            )
 
 
 def _check_no_model(mode: str) -> None:
@@ -314,8 +304,13 @@ def _compare(results: Sequence[Any], others: Sequence[Any], folder: pathlib.Path
 def _report(results: Sequence[Any], thresholds: list[float], folder: pathlib.Path) -> None:
     """Prints the table and writes everything that is made of the chips' records."""
     from keras_rram.evaluation.tables import population_table
+    from keras_rram.faults import deserialize, spec
 
-    rows = [result.summary(yield_at=thresholds) for result in results]
+    rows = [
+        result.summary(yield_at=thresholds) | {"fault_model": spec(deserialize(result.fault_model))}
+        for result in results
+    ]
+    print(f"Fault model: {rows[0]['fault_model']}" + (" ..." if len(rows) > 1 else ""))
     print(population_table(rows, thresholds))
     if FLAGS.bootstrap:
         _print_bootstrap(results)

@@ -1,7 +1,7 @@
 r"""Makes a folder of exemplary TFLite files with an index, as `exported_models/` of this project.
 
 Each of `--files` is a trained model, a fault rate and a quantization; at a rate above 0 the file is
-that of chip 0 of `--seed`:
+that of chip 0 of `--seed`, whose faults are independent zeros or those of `--fault_model`:
 
   python -m tools.export_models --data=mnist --data_dir=DIR \
       --files=runs/a/model.keras:0:int8,runs/b/model.keras:0.1:int8 --out=exported_models
@@ -34,6 +34,7 @@ flags.DEFINE_integer("calibration_images", 300, "Training images for calibration
 flags.DEFINE_integer(
     "micro_images", 20, "Test images to run int8 files on in TensorFlow Lite Micro.", lower_bound=0
 )
+cli.define_fault_model()
 flags.DEFINE_integer("seed", 0, "Seed of the population that chip 0 belongs to.", lower_bound=0)
 flags.DEFINE_float(
     "min_agreement", 0.98, "Share of images with Keras's class that a file must reach.", 0.0, 1.0
@@ -59,13 +60,18 @@ class Wanted:
 def main(argv: Sequence[str]) -> None:
     """Exports as the flags say and writes the index."""
     del argv
-    from keras_rram import Chip, StuckAtZero, data
+    from keras_rram import Chip, data
     from keras_rram.export import Thresholds, export_tflite
+    from keras_rram.faults import at_rate
     from keras_rram.files import written_whole
 
     wanted = [_wanted(text) for text in FLAGS.files]
     if not wanted:
         raise ValueError("--files is missing: name at least one file to make.")
+    rates = [each.rate for each in wanted if each.rate]
+    if FLAGS["fault_model"].present and not rates:
+        raise ValueError("--fault_model is for files of chips. Received: --files of rate 0 only.")
+    fault_model = cli.fault_model(max(rates, default=0.1), rates)
     models = {each.model: cli.load_model(each.model) for each in wanted}
     names = [_name(models[each.model].name, each) for each in wanted]
     if len(set(names)) != len(names):
@@ -81,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         report = export_tflite(
             models[each.model],
             folder / name,
-            Chip(StuckAtZero(each.rate), FLAGS.seed) if each.rate else None,
+            Chip(at_rate(fault_model, each.rate), FLAGS.seed) if each.rate else None,
             each.quantization,
             calibration if each.quantization in _CALIBRATED else None,
             images,
@@ -106,6 +112,7 @@ def main(argv: Sequence[str]) -> None:
         "command": command,
         "commit": cli.commit(),
         "data": dataset.name,
+        "fault_model": FLAGS.fault_model,
         "seed": FLAGS.seed,
         "files": records,
     }
@@ -136,7 +143,9 @@ def _wanted(text: str) -> Wanted:
 
 
 def _name(model: str, wanted: Wanted) -> str:
-    return f"{model}_{wanted.quantization}_faults{100 * wanted.rate:g}.tflite"
+    names = "-".join(re.findall(r"(?:^|\+)\s*(\w+)", FLAGS.fault_model))
+    kind = "faults" if names == "stuck_at_zero" or not wanted.rate else names
+    return f"{model}_{wanted.quantization}_{kind}{100 * wanted.rate:g}.tflite"
 
 
 def _training(path: str) -> dict[str, Any] | None:
@@ -179,7 +188,8 @@ def _readme(index: dict[str, Any]) -> str:
             f"| {100 * found['keras_accuracy']:.2f} | {100 * offline['accuracy']:.2f} "
             f"| {'-' if micro is None else format(micro['arena_size'], ',')} |"
         )
-    lines += ["", f"Chips are chip 0 of seed {index['seed']}. Made, after training, by", ""]
+    of = f" of `{index['fault_model']}`" if index["fault_model"] != "stuck_at_zero" else ""
+    lines += ["", f"Chips are chip 0 of seed {index['seed']}{of}. Made, after training, by", ""]
     lines += ["```bash"]
     trainings = [each["training"] for each in index["files"] if each["training"]]
     for command in dict.fromkeys(f"{t['command']}  # {t['commit']}" for t in trainings):

@@ -9,9 +9,14 @@ Ten sampled chips at 20% faults as int8, then a chip with a measured fault map:
       --out=runs/tflite
   python -m tools.export_tflite --model=runs/digits/model.keras --chip=map.npz --out=runs/mine
 
-Without --fault_rate and --chip only the fault-free file is written. `--data` must be the dataset of
-the training: its training images calibrate int8, its test images verify the files. Activation
-ranges are those of the fault-free model, or those of some chips, which reach less far:
+Chips with other faults, here the cells of differential pairs, of which some are stuck on:
+
+  python -m tools.export_tflite --model=runs/digits/model.keras --chips=10 --out=runs/pairs \
+      --fault_model=differential_pair:stuck_off=0.05,stuck_on=0.001
+
+Without --fault_rate, --fault_model and --chip only the fault-free file is written. `--data` must be
+the dataset of the training: its training images calibrate int8, its test images verify the files.
+Activation ranges are those of the fault-free model, or those of some chips, which reach less far:
 
   python -m tools.export_tflite --model=runs/digits/model.keras --fault_rate=0.2 --chips=1000 \
       --calibration_chips=5 --norun_all --out=runs/thousand
@@ -42,7 +47,7 @@ flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
 flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
 flags.DEFINE_float("fault_rate", None, "Fault rate of sampled chips, in [0, 1).")
-flags.DEFINE_bool("exact", False, "Exactly this share of each kernel, not independent faults.")
+cli.define_fault_model()
 flags.DEFINE_integer("chips", 1, "Number of sampled chips.", lower_bound=1)
 flags.DEFINE_integer("first_chip", 0, "Index of the first.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
@@ -144,27 +149,40 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _chips() -> list[Any]:
-    from keras_rram import Chip, StuckAtZero, population
+    from keras_rram import Chip, population
 
-    if FLAGS.chip and FLAGS.fault_rate is not None:
-        raise ValueError("--chip and --fault_rate exclude each other: give saved chips or a rate.")
-    if FLAGS.fault_rate is None:
+    if FLAGS.chip and _is_sampled():
+        raise ValueError(
+            "--chip excludes --fault_rate and --fault_model: give saved chips, or what chips are "
+            "sampled from."
+        )
+    if not _is_sampled():
         if FLAGS["chips"].present or FLAGS.exact:
-            raise ValueError("--chips and --exact need --fault_rate, the rate to sample chips at.")
+            raise ValueError(
+                "--chips and --exact need --fault_rate or --fault_model, to sample chips from."
+            )
         return [Chip.load(path) for path in FLAGS.chip]
-    fault_model = StuckAtZero(FLAGS.fault_rate, exact=FLAGS.exact)
-    return population(fault_model, FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
+    return population(_fault_model(), FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
+
+
+def _is_sampled() -> bool:
+    return FLAGS.fault_rate is not None or FLAGS["fault_model"].present
+
+
+def _fault_model() -> Any:
+    return cli.fault_model_at(FLAGS.fault_rate)
 
 
 def _calibration_chips() -> list[Any]:
-    from keras_rram import StuckAtZero, population
+    from keras_rram import population
 
     if not FLAGS.calibration_chips:
         return []
-    if FLAGS.fault_rate is None or FLAGS.quantization != "int8":
-        raise ValueError("--calibration_chips needs --fault_rate and --quantization=int8.")
-    fault_model = StuckAtZero(FLAGS.fault_rate, exact=FLAGS.exact)
-    return population(fault_model, FLAGS.calibration_chips, FLAGS.seed + 1)
+    if not _is_sampled() or FLAGS.quantization != "int8":
+        raise ValueError(
+            "--calibration_chips needs --fault_rate or --fault_model, and --quantization=int8."
+        )
+    return population(_fault_model(), FLAGS.calibration_chips, FLAGS.seed + 1)
 
 
 def _cross_check(model: Any, chips: Sequence[Any], base: pathlib.Path, images: Any) -> None:

@@ -35,8 +35,10 @@ flags.DEFINE_bool("download", False, "Download the dataset if it is not in --dat
 flags.DEFINE_integer("images", None, "Use this many test images, a stratified part.", lower_bound=2)
 flags.DEFINE_integer("calibration_images", 300, "Training images for int8.", lower_bound=1)
 flags.DEFINE_integer("chips", 50, "Chips of the population.", lower_bound=2)
-flags.DEFINE_float("fault_rate", 0.2, "Fault rate in [0, 1).")
-flags.DEFINE_bool("exact", False, "Exactly this share of each kernel, not independent faults.")
+flags.DEFINE_float(
+    "fault_rate", None, "Fault rate in [0, 1). Default: that of --fault_model, or else 0.2."
+)
+cli.define_fault_model()
 flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
 flags.DEFINE_string("out", None, "Folder for the results.")
 
@@ -61,15 +63,16 @@ def main(argv: Sequence[str]) -> None:
     del argv
     import tqdm
 
-    from keras_rram import StuckAtZero, data
+    from keras_rram import data
     from keras_rram.evaluation.population import evaluate_population
     from keras_rram.export.levels import METHODS, quantize_levels
+    from keras_rram.faults import spec
     from keras_rram.files import written_whole
 
     bits = _bits()
     _check_choices("methods", METHODS)
     _check_choices("quantizations", ("float32", "int8"))
-    fault_model = StuckAtZero(FLAGS.fault_rate, exact=FLAGS.exact)
+    fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=0.2)
     model = cli.load_model(FLAGS.model)
     dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
     images = dataset.arrays("test", FLAGS.images)
@@ -119,7 +122,8 @@ def main(argv: Sequence[str]) -> None:
         "data": dataset.name,
         "images": len(images[1]),
         "chips": FLAGS.chips,
-        "fault_rate": FLAGS.fault_rate,
+        "fault_model": spec(fault_model),
+        "fault_rate": fault_model.rate,
         "seed": FLAGS.seed,
         "per_channel": FLAGS.per_channel,
         "rows": [dataclasses.asdict(row) for row in rows],
@@ -132,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
     writer.writerows(dataclasses.astuple(row) for row in rows)
     with written_whole(folder / "levels.csv") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-    _draw(rows, folder / "levels.png")
+    _draw(rows, cli.faults_label(fault_model), folder / "levels.png")
     _show(rows)
     print(f"Results: {folder}/")
 
@@ -163,7 +167,7 @@ def _show(rows: Sequence[Row]) -> None:
         )
 
 
-def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
+def _draw(rows: Sequence[Row], faults: str, path: pathlib.Path) -> None:
     """Draws the share of wrong answers on chips, on a log scale, against the bits."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
@@ -206,9 +210,7 @@ def _draw(rows: Sequence[Row], path: pathlib.Path) -> None:
         )
     axes.set_xticks(ticks)
     axes.set_xlabel("bits per weight on the chip")
-    axes.set_ylabel(
-        f"wrong answers, {FLAGS.chips} chips, {100 * FLAGS.fault_rate:.3g}% of weights faulty"
-    )
+    axes.set_ylabel(f"wrong answers, {FLAGS.chips} chips, {faults}")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

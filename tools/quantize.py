@@ -39,7 +39,10 @@ flags.DEFINE_integer("train_images", None, "Use this many training images.", low
 flags.DEFINE_integer("images", None, "Use this many test images.", lower_bound=1)
 flags.DEFINE_integer("calibration_chips", 5, "Chips to calibrate on; 0: none.", lower_bound=0)
 flags.DEFINE_integer("chips", 50, "Chips of the population.", lower_bound=2)
-flags.DEFINE_float("fault_rate", 0.2, "Fault rate in [0, 1).")
+flags.DEFINE_float(
+    "fault_rate", None, "Fault rate in [0, 1). Default: that of --fault_model, or else 0.2."
+)
+cli.define_fault_model()
 flags.DEFINE_integer("seed", 0, "Seed of the chips, and of both trainings.", lower_bound=0)
 flags.DEFINE_string("out", None, "Folder for the results.")
 
@@ -72,11 +75,13 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np
     import tqdm
 
-    from keras_rram import StuckAtZero, data, faulty_layers, population
+    from keras_rram import data, faulty_layers, population
     from keras_rram.export import LiteRTModel, TFLitePatcher
+    from keras_rram.faults import spec
     from keras_rram.files import written_whole
 
-    chips = population(StuckAtZero(FLAGS.fault_rate), FLAGS.chips, FLAGS.seed)
+    fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=0.2)
+    chips = population(fault_model, FLAGS.chips, FLAGS.seed)
     model = cli.load_model(FLAGS.model)
     if not faulty_layers(model):
         raise ValueError(f"--model='{FLAGS.model}' has no Drop-Connect layer to put faults in.")
@@ -91,7 +96,7 @@ def main(argv: Sequence[str]) -> None:
 
     accuracies: dict[str, list[float]] = {}
     fault_free: dict[str, float] = {}
-    for name, trained, tflite in _files(model, *train):
+    for name, trained, tflite in _files(model, fault_model, *train):
         patcher = TFLitePatcher(trained, tflite)
         found = [
             accuracy(patcher.patch_chip(chip, trained))
@@ -111,7 +116,8 @@ def main(argv: Sequence[str]) -> None:
         "train_images": len(train[1]),
         "images": len(labels),
         "chips": FLAGS.chips,
-        "fault_rate": FLAGS.fault_rate,
+        "fault_model": spec(fault_model),
+        "fault_rate": fault_model.rate,
         "seed": FLAGS.seed,
         "rows": [dataclasses.asdict(row) for row in rows],
         "accuracies": accuracies,
@@ -124,7 +130,7 @@ def main(argv: Sequence[str]) -> None:
     writer.writerows(dataclasses.astuple(row) for row in rows)
     with written_whole(folder / "quantize.csv") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-    _draw(accuracies, rows, folder / "quantize.png")
+    _draw(accuracies, rows, cli.faults_label(fault_model), folder / "quantize.png")
     print(
         f"{'file':<28} {'fault-free':>10} {'mean':>8} {'sd':>7} {'worst':>8} {'|-float|':>9}  "
         "gain over plain int8 (95%)"
@@ -160,19 +166,19 @@ def _row(name: str, fault_free: float, accuracies: dict[str, list[float]]) -> Ro
     )
 
 
-def _files(model: Any, images: Any, labels: Any) -> Iterator[tuple[str, Any, bytes]]:
+def _files(
+    model: Any, fault_model: Any, images: Any, labels: Any
+) -> Iterator[tuple[str, Any, bytes]]:
     """Yields name, model and fault-free file of each; the last is the quantization-aware one."""
     import keras
 
-    from keras_rram import StuckAtZero, population, set_drop_rate
+    from keras_rram import population, set_drop_rate
     from keras_rram.export import convert_fault_free, quantization_aware_train
 
     yield _FLOAT, model, convert_fault_free(model, "float32")
     yield _PLAIN, model, convert_fault_free(model, "int8", images)
     if FLAGS.calibration_chips:
-        others = population(
-            StuckAtZero(FLAGS.fault_rate), FLAGS.calibration_chips, seed=FLAGS.seed + 1
-        )
+        others = population(fault_model, FLAGS.calibration_chips, seed=FLAGS.seed + 1)
         tflite = convert_fault_free(model, "int8", images, calibration_chips=others)
         yield f"int8, calibrated on {len(others)} chips", model, tflite
     keras.utils.set_random_seed(FLAGS.seed)
@@ -197,7 +203,9 @@ def _files(model: Any, images: Any, labels: Any) -> Iterator[tuple[str, Any, byt
     yield "int8, quantization-aware", result.model, result.tflite
 
 
-def _draw(accuracies: dict[str, list[float]], rows: Sequence[Row], path: pathlib.Path) -> None:
+def _draw(
+    accuracies: dict[str, list[float]], rows: Sequence[Row], faults: str, path: pathlib.Path
+) -> None:
     """Draws every chip's accuracy, and mean and fault-free accuracy, for each file."""
     import numpy as np
     from matplotlib.figure import Figure
@@ -225,9 +233,7 @@ def _draw(accuracies: dict[str, list[float]], rows: Sequence[Row], path: pathlib
     axes.set_yticks(range(len(rows)), [row.file.replace(", ", ",\n") for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-    axes.set_xlabel(
-        f"accuracy, {FLAGS.chips} chips, {100 * FLAGS.fault_rate:.3g}% of weights faulty"
-    )
+    axes.set_xlabel(f"accuracy, {FLAGS.chips} chips, {faults}")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8.5)
     with written_whole(path) as temporary:

@@ -11,6 +11,11 @@ convolutions replaced by bottlenecks on CIFAR-10 at 20%:
   python -m tools.train --model=resnet20 --replaced=4,6,10,12,16,18 --drop_rate=0.2 \
       --data=cifar10 --out=runs/4c
 
+Followed on chips with other faults than weights at zero (`--help` has the names and keys):
+
+  python -m tools.train --fault_model=column_faults --fault_rate=0.1 --validation_chips=5 \
+      --out=runs/columns
+
 The folder `--out` gets `model.keras`, `config.json`, `history.csv`, `history.png`, TensorBoard logs
 in `logs/`, and `checkpoint.npz`, from which `--resume` with the same flags goes on exactly.
 """
@@ -53,7 +58,12 @@ flags.DEFINE_integer("batch_size", None, "Batch size, instead of the recipe's.")
 flags.DEFINE_float("learning_rate", None, "Learning rate, instead of the recipe's.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the order of the images and the masks.")
 flags.DEFINE_integer("validation_chips", 1, "Chips to evaluate after each epoch.")
-flags.DEFINE_float("fault_rate", None, "Fault rate of these chips; default: the drop rate.")
+flags.DEFINE_float(
+    "fault_rate",
+    None,
+    "Fault rate of these chips. Default: that of --fault_model, or else the drop rate.",
+)
+cli.define_fault_model()
 flags.DEFINE_integer("validation_images", None, "Test images for it; default: all.")
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
@@ -70,8 +80,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     import keras
 
-    from keras_rram import DropConnect, StuckAtZero, data, models
+    from keras_rram import DropConnect, data, models
     from keras_rram.callbacks import ChipValidation
+    from keras_rram.faults import spec
     from keras_rram.files import written_whole
     from keras_rram.models import summary_table
     from keras_rram.training import train
@@ -79,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     recipe = _recipe()
     options = _model_options()
     drop_connect = DropConnect(FLAGS.drop_rate, rescale=FLAGS.rescale, seed=FLAGS.seed)
-    fault_model = StuckAtZero(FLAGS.drop_rate if FLAGS.fault_rate is None else FLAGS.fault_rate)
+    fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
     dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
     if FLAGS.train_images:
         dataset = dataset.subset(train=FLAGS.train_images)
@@ -94,6 +105,9 @@ def main(argv: Sequence[str]) -> None:
         **options,
     )
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
+    checkpoint = folder / "checkpoint.npz"
+    if checkpoint.exists():
+        _check_same_chips(folder / "config.json", spec(fault_model))
 
     print(summary_table(model))
     config = {
@@ -103,6 +117,7 @@ def main(argv: Sequence[str]) -> None:
         "options": options,
         "scope": FLAGS.scope,
         "drop_connect": drop_connect.get_config(),
+        "fault_model": spec(fault_model),
         "fault_rate": fault_model.rate,
         "validation_chips": FLAGS.validation_chips,
         "data": dataset.name,
@@ -113,7 +128,6 @@ def main(argv: Sequence[str]) -> None:
     }
     with written_whole(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
-    checkpoint = folder / "checkpoint.npz"
     callbacks: list[keras.callbacks.Callback] = [
         ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed)
     ]
@@ -137,11 +151,21 @@ def main(argv: Sequence[str]) -> None:
     if result.history:
         accuracy = result.history[-1]["val_chip_accuracy"]
         print(
-            f"Accuracy on {FLAGS.validation_chips} chip(s) with {fault_model.rate:.0%} of the "
-            f"weights faulty: {accuracy:.2%}.",
+            f"Accuracy on {FLAGS.validation_chips} chip(s), {cli.faults_label(fault_model)}: "
+            f"{accuracy:.2%}.",
             end=" ",
         )
     print(f"Results: {folder}/")
+
+
+def _check_same_chips(config: pathlib.Path, fault_model: str) -> None:
+    """Raises ValueError if the epochs before a resumption were followed on other chips."""
+    held = json.loads(config.read_text()).get("fault_model") if config.exists() else None
+    if held not in (None, fault_model):
+        raise ValueError(
+            f"--resume: the chips of '{config.parent}' are of --fault_model={held}, and one curve "
+            f"must not mix two. Received: {fault_model} (give the flags of that run)"
+        )
 
 
 def _recipe() -> Any:

@@ -85,6 +85,7 @@ class ExportReport:
             "size": self.size,
             "method": self.method,
             "chip": self.chip,
+            "fault_model": _text(self.chip),
             "fault_rate": self.fault_rate,
             "verification": _plain(self.verification),
             "also_on": {name: _plain(found) for name, found in self.also_on.items()},
@@ -152,6 +153,15 @@ def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
         "index": chip.index,
         "measured_sha256": digest,
     }
+
+
+def _text(chip: dict[str, Any] | None) -> str | None:
+    """Returns a chip's fault model as `faults.parse` takes it; None where text cannot say it."""
+    described = None if chip is None else chip["fault_model"]
+    try:
+        return None if described is None else faults.spec(faults.deserialize(described))
+    except (TypeError, ValueError):
+        return None  # a user's own class
 
 
 def _plain(value: Any) -> dict[str, Any] | None:

@@ -116,8 +116,17 @@ class StuckCells(CellModel):
     """Each cell is stuck off (low conductance) or on (high conductance), independently.
 
     The literature calls this stuck-at-0 and stuck-at-1, abbreviated SA0 and SA1, with both
-    meanings: stuck-at-0 is the cell that stays at high resistance in one paper and at low
-    resistance (a logical 0 in memory) in the next. Look for the conductance.
+    meanings. Look for the resistance that a paper gives with them:
+
+    | here | cell stays at | one usage | the other |
+    | --- | --- | --- | --- |
+    | `stuck_off` | low conductance, high resistance (HRS) | SA0 | SA1 |
+    | `stuck_on` | high conductance, low resistance (LRS) | SA1 | SA0 |
+
+    The first is that of "Zero-space cost fault tolerance for transformer-based language models on
+    ReRAM" ([2024](https://arxiv.org/abs/2401.11664)), the second that of Chen et al.,
+    "Accelerator-friendly neural-network training: learning variations and defects in RRAM
+    crossbar" ([DATE 2017](https://doi.org/10.23919/DATE.2017.7926952)).
 
     `rate` is the share of faulty *cells*, which is how it is published, and for every mapping the
     expected share of the weights' signal that is lost: the expected mask is `1 - rate`. More
@@ -169,8 +178,8 @@ class StuckCells(CellModel):
 
         Reference: Chen et al., "RRAM defect modeling and failure analysis based on march test and a
         novel squeeze-search scheme", [IEEE Transactions on Computers 64 (2015), 180-190](
-        https://doi.org/10.1109/TC.2014.12). They write 9.04% stuck-at-1 and 1.75% stuck-at-0, and
-        later papers read this with either polarity.
+        https://doi.org/10.1109/TC.2014.12). They are cited as 9.04% stuck-at-1 and 1.75%
+        stuck-at-0, which papers read with either polarity, see `StuckCells`.
 
         Args:
             mostly: "on" for 9.04% stuck on and 1.75% stuck off; "off" for the other polarity.

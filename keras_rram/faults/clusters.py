@@ -21,7 +21,7 @@ class ClusteredFaults(StructuredFaults):
     edges, and scaled to unit variance in every cell. A weight reads as zero where the field is
     below the `rate` quantile of the normal distribution, so that each weight is faulty with
     probability `rate` exactly. This is a Gaussian random field cut at a level (Adler and Taylor,
-    2007, Random Fields and Geometry).
+    "Random Fields and Geometry", Springer 2007).
 
     Away from the edges, the fields of two cells at a distance of `d` cells have the correlation
     `exp(-d^2 / (2 length^2))`; at the edges it is that of the field plus its mirror images. Two

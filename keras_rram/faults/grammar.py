@@ -2,8 +2,9 @@
 
     model    = part ("+" part)*              several parts are a `Composed`
     part     = name [":" key "=" value ("," key "=" value)*]
-    value    = number | "true" | "false" | "none" | size | word | 'text in quotes'
+    value    = number | "true" | "false" | "none" | size | numbers | word | 'text in quotes'
     size     = integer "x" integer           a pair of integers, 128x128
+    numbers  = number ("/" number)+          several values, 0/2e-6/8e-5
 
 Names and keys are those of `NAMES`: a name stands for a class, and its keys are the class's fields.
 Keys that are left out have the class's defaults. Spaces around signs do not count.
@@ -38,10 +39,12 @@ NAMES: dict[str, Any] = {
 }
 """Name -> class of the fault model."""
 
+_NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)"
 _TOKENS = re.compile(
-    r"""\s*(?:
-      (?P<size>\d+(?:x\d+)+(?![\w.]))
-    | (?P<number>[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)(?![\w.]))
+    rf"""\s*(?:
+      (?P<numbers>{_NUMBER}(?:/{_NUMBER})+(?![\w.]))
+    | (?P<size>\d+(?:x\d+)+(?![\w.]))
+    | (?P<number>{_NUMBER}(?![\w.]))
     | (?P<text>'[^']*')
     | (?P<word>[A-Za-z_/.~][\w./~-]*)
     | (?P<sign>[:,=+])
@@ -58,7 +61,8 @@ def parse(text: str, rate: float | None = None) -> FaultModel:
     Args:
         text: see the module for the grammar and `NAMES` for the names.
         rate: a fault rate in `[0, 1)` that the model gets instead of its own, see `at_rate`; a
-            single model then need not say its `rate`.
+            single model then need not say its `rate`. The parts of a composition always do: a
+            sweep keeps their proportions.
 
     Raises:
         ValueError: if the text is not understood. The message shows the place in the text, what
@@ -134,6 +138,8 @@ class _Parser:
             end = match.end()
         self._tokens.append(("end", "", len(text)))
         self._next = 0
+        if ("sign", "+") in [token[:2] for token in self._tokens]:
+            self._rate = None  # one rate for all says nothing of their proportions
 
     def model(self) -> FaultModel:
         parts = [self._part()]
@@ -196,8 +202,9 @@ class _Parser:
     def _value(self, key: str) -> Any:
         kind, value, place = self._pop()
         if kind == "number":
-            is_whole = value.lstrip("+-").isdigit()
-            return int(value) if is_whole else float(value)
+            return _number(value)
+        if kind == "numbers":
+            return tuple(_number(one) for one in value.split("/"))
         if kind == "size":
             return tuple(int(size) for size in value.split("x"))
         if kind == "text":
@@ -206,8 +213,8 @@ class _Parser:
             return _WORDS.get(value, value)
         self._fail(
             place,
-            f"expected a value of '{key}': a number, true, false, none, a size (128x128), a word, "
-            "or text in single quotes",
+            f"expected a value of '{key}': a number, true, false, none, a size (128x128), numbers "
+            "(0/2e-6), a word, or text in single quotes",
         )
 
     def _peek(self) -> tuple[str, str, int]:
@@ -228,6 +235,10 @@ class _Parser:
     def _fail(self, place: int, message: str) -> NoReturn:
         marked = f"{self._text[:place]}<HERE>{self._text[place:]}"
         raise ValueError(f"Fault model '{marked}', at character {place + 1}: {message}.") from None
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 
 def _hint(word: str, known: Any) -> str:
@@ -259,12 +270,18 @@ def _written(key: str, value: Any) -> str:
         return repr(int(value) if isinstance(value, int) else float(value))
     if isinstance(value, tuple | list) and len(value) > 1 and all(_is_size(one) for one in value):
         return "x".join(str(int(one)) for one in value)
+    if isinstance(value, tuple | list) and value and all(_is_number(one) for one in value):
+        return "/".join(repr(float(one)) for one in value)
     if isinstance(value, str) and "'" not in value:
         return value if _BARE.fullmatch(value) and value not in _WORDS else f"'{value}'"
     for name, mapping in MAPPINGS.items():
         if value == mapping:
             return name
     raise TypeError(f"A text cannot say {key}={value!r}: build the fault model in Python.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_size(value: Any) -> bool:

@@ -160,8 +160,9 @@ class SpreadFaults(StructuredFaults):
     `b = (1 - rate) * concentration`, so its mean is `rate` and its standard deviation
     `sqrt(rate (1 - rate) / (concentration + 1))`. Two weights of one tile are faulty together with
     the correlation `1 / (concentration + 1)`; the number of faults in a tile is beta-binomial
-    ([Skellam, 1948](https://doi.org/10.1111/j.2517-6161.1948.tb00014.x)), the usual model of
-    defects that differ from die to die.
+    (Skellam, "A probability distribution derived from the binomial distribution by regarding the
+    probability of success as variable between the sets of trials", Journal of the Royal Statistical
+    Society B 10 (1948), 257-261), the usual model of defects that differ from die to die.
 
     Attributes:
         rate: mean fault rate in `[0, 1)`.

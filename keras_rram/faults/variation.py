@@ -24,8 +24,7 @@ class LognormalVariation(CellModel):
     `f-` this makes `w f+ + s (f+ - f-) g_min / (g_max - g_min)`: at a finite on/off ratio the off
     cell adds an error that does not shrink with the weight.
 
-    Reference: Liu et al., "Vortex: variation-aware training for memristor X-bar",
-    [DAC 2015](https://doi.org/10.1145/2744769.2744930).
+    Reference: Liu et al., "Vortex: variation-aware training for memristor X-bar", DAC 2015.
 
     Attributes:
         sigma: standard deviation of the logarithm of the conductance, `>= 0`.
