@@ -36,7 +36,8 @@ def kernel_shape(layer: Any, slot: str = "kernel") -> KernelShape:
     RowFaults(0.1).sample(shape, np.random.default_rng(0))
     ```
     """
-    return KernelShape(_crossbar(layer, slot, tuple(layer.kernels[slot].shape)))
+    shape = tuple(layer.kernels[slot].shape)
+    return KernelShape(_crossbar(*layer.kernel_holder(slot), shape))
 
 
 def _crossbar(layer: Any, slot: str, shape: tuple[int, ...]) -> Crossbar:
