@@ -37,7 +37,8 @@ def kernel_shape(layer: Any, slot: str = "kernel") -> KernelShape:
     ```
     """
     shape = tuple(layer.kernels[slot].shape)
-    return KernelShape(_crossbar(*layer.kernel_holder(slot), shape))
+    holder, name = layer.kernel_holder(slot)
+    return KernelShape(_crossbar(holder, name, shape))
 
 
 def _crossbar(layer: Any, slot: str, shape: tuple[int, ...]) -> Crossbar:

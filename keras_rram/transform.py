@@ -123,7 +123,8 @@ def _predicate(where: Where) -> Callable[[keras.Layer], bool]:
 
 
 def _has_kernel(layer: keras.Layer) -> bool:
-    if isinstance(layer, DIGITAL):
+    # `x + y` in a functional model is an operation, which is no layer.
+    if not isinstance(layer, keras.Layer) or isinstance(layer, DIGITAL):
         return False
     return any(len(weight.shape) > 1 for weight in layer.weights)
 

@@ -18,7 +18,9 @@ class _Attention(CompositeMixin):
         "output_kernel": ("_output_dense", "kernel"),
     }
 
-    def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
+    def build(  # type: ignore[override]
+        self, query_shape: Any, value_shape: Any, key_shape: Any = None
+    ) -> None:
         """Creates the projections, then the drop rate and one fault mask for each kernel."""
         self._plain.build(self, query_shape, value_shape, key_shape)
         self._build_fault_weights()

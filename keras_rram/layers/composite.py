@@ -70,7 +70,7 @@ class CompositeMixin(DropConnectMixin):
 def _shared(layer: Any, kind: type, attributes: dict[str, Any]) -> Any:
     """Returns an object of class `kind` with all of a layer's state but some attributes."""
     # Not the constructor, which would make new state; not `copy`, which Keras does by saving.
-    twin = object.__new__(kind)
+    twin: Any = object.__new__(kind)
     vars(twin).update(vars(layer))
     vars(twin).update(attributes)
     return twin
