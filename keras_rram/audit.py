@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_rram.layers import DropConnectMixin
+from keras_rram.layers import CONVERTIBLE, DIGITAL, DropConnectMixin, weighted_layers
 from keras_rram.roles import role_of
 
 
@@ -16,7 +16,8 @@ class AuditRow:
     Attributes:
         layer: layer name.
         kind: class name.
-        role: role of the layer in its network; empty for layers without a kernel.
+        role: role of the layer in its network; `digital` for embeddings and other arrays that are
+            no kernels; empty for layers without such an array.
         weights: number of kernel weights, or of all weights where there is no kernel.
         faulty: number of faulty weights in what is programmed now.
         programmable: whether a chip's faults can reach the layer.
@@ -56,12 +57,12 @@ class Audit:
     def __str__(self) -> str:
         """Returns an aligned table with a total."""
         lines = [
-            f"{'layer':<28} {'class':<28} {'role':<10} {'weights':>9} {'faulty':>9} {'rate':>7}"
+            f"{'layer':<28} {'class':<30} {'role':<10} {'weights':>9} {'faulty':>9} {'rate':>7}"
         ]
         for row in self.rows:
             state = f"{row.rate:>7.2%}" if row.programmable else f"{'clean':>7}"
             lines.append(
-                f"{row.layer:<28} {row.kind:<28} {row.role:<10} {row.weights:>9,} "
+                f"{row.layer:<28} {row.kind:<30} {row.role:<10} {row.weights:>9,} "
                 f"{row.faulty:>9,} {state}"
             )
         reached = sum(row.weights for row in self.rows if row.programmable)
@@ -76,19 +77,15 @@ class Audit:
 def audit(model: keras.Model) -> Audit:
     """Lists every layer with weights: its role, and what the programmed chip does to it.
 
+    Recurrent and attention layers are one row each, with all their kernels.
+
     Faults that silently do not happen are the classic mistake of fault studies: a layer that was
     left clean shows here.
 
     Args:
         model: a built model, programmed or not.
     """
-    return Audit(
-        tuple(
-            _row(layer)
-            for layer in model._flatten_layers(include_self=False)
-            if layer.weights and not layer._layers
-        )
-    )
+    return Audit(tuple(map(_row, weighted_layers(model))))
 
 
 def _row(layer: keras.Layer) -> AuditRow:
@@ -99,16 +96,26 @@ def _row(layer: keras.Layer) -> AuditRow:
         return AuditRow(
             layer.name, type(layer).__name__, role_of(layer), weights, faulty, programmable
         )
-    kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
+    kernels = _kernels(layer)
     counted = kernels or layer.weights
+    role = "digital" if isinstance(layer, DIGITAL) else role_of(layer)
     return AuditRow(
         layer=layer.name,
         kind=type(layer).__name__,
-        role=role_of(layer) if kernels else "",
+        role=role if kernels else "",
         weights=sum(int(np.prod(weight.shape)) for weight in counted),
         faulty=0,
         programmable=False,
     )
+
+
+def _kernels(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns the kernels of a layer that is not programmable: of unknown ones, its matrices."""
+    if isinstance(layer, DropConnectMixin):
+        return list(layer.kernels.values())
+    if type(layer) in CONVERTIBLE:
+        return list(CONVERTIBLE[type(layer)].kernels_in(layer).values())
+    return [weight for weight in layer.weights if len(weight.shape) > 1]
 
 
 def _faulty(layer: DropConnectMixin, slot: str) -> int:

@@ -36,7 +36,9 @@ def kernel_shape(layer: Any, slot: str = "kernel") -> KernelShape:
     RowFaults(0.1).sample(shape, np.random.default_rng(0))
     ```
     """
-    return KernelShape(_crossbar(layer, slot, tuple(layer.kernels[slot].shape)))
+    shape = tuple(layer.kernels[slot].shape)
+    holder, name = layer.kernel_holder(slot)
+    return KernelShape(_crossbar(holder, name, shape))
 
 
 def _crossbar(layer: Any, slot: str, shape: tuple[int, ...]) -> Crossbar:

@@ -175,6 +175,10 @@ def _architecture(network: str, title: str, rate: float) -> Panel:
     )
 
 
+_SMOKE_OPTIONS: dict[str, dict[str, Any]] = {
+    "resnet20": {"width": 4},
+    "mobilenet_v2": {"alpha": 0.1},
+}
 _SIX = (4, 6, 10, 12, 16, 18)
 _NEARLY_ALL = (2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18)
 _CLEAN = "as reported: nothing is faulty"
@@ -315,8 +319,7 @@ def setup(panel: Panel, scale: str, protocol: str = "text", network: str | None 
     paper = RECIPES["mnist" if is_mnist else "cifar10"]
     if scale == "smoke":
         recipe = dataclasses.replace(RECIPES["digits"], epochs=2)
-        if builder == "resnet20":
-            options["width"] = 4
+        options |= _SMOKE_OPTIONS.get(builder, {})
         return Setup(
             "digits", 256, recipe, builder, options, 2, 40, 3, 40, 64, "any machine, seconds"
         )

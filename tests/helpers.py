@@ -25,6 +25,7 @@ class LayerCase:
 
 IMAGE = (2, 9, 8, 4)
 IMAGE_FIRST = (2, 4, 9, 8)
+CAUSAL = {"padding": "causal", "dilation_rate": 2}
 
 
 def _cases() -> list[LayerCase]:
@@ -32,7 +33,25 @@ def _cases() -> list[LayerCase]:
     conv = (layers.DropConnectConv2D, keras.layers.Conv2D)
     depthwise = (layers.DropConnectDepthwiseConv2D, keras.layers.DepthwiseConv2D)
     separable = (layers.DropConnectSeparableConv2D, keras.layers.SeparableConv2D)
+    transposed = {"filters": 6, "kernel_size": 3, "strides": 2, "activation": "relu"}
     return [
+        *(
+            LayerCase(getattr(layers, f"DropConnect{plain.__name__}"), plain, shape, options)
+            for plain, shape, options in (
+                (
+                    keras.layers.EinsumDense,
+                    (3, 2, 5),
+                    {"equation": "abc,cde->abde", "output_shape": (2, 3, 4), "bias_axes": "de"},
+                ),
+                (keras.layers.Conv1D, (2, 9, 4), {"filters": 6, "kernel_size": 3, **CAUSAL}),
+                (keras.layers.Conv3D, (2, 5, 4, 3, 2), {"filters": 6, "kernel_size": 2}),
+                (keras.layers.Conv1DTranspose, (2, 5, 4), transposed),
+                (keras.layers.Conv2DTranspose, (2, 5, 4, 3), {**transposed, "padding": "same"}),
+                (keras.layers.Conv3DTranspose, (2, 3, 3, 2, 2), {**transposed, "use_bias": False}),
+                (keras.layers.DepthwiseConv1D, (2, 9, 4), {"kernel_size": 3}),
+                (keras.layers.SeparableConv1D, (2, 9, 4), {"filters": 6, "kernel_size": 3}),
+            )
+        ),
         LayerCase(*dense, (3, 5), {"units": 4}),
         LayerCase(*dense, (3, 2, 5), {"units": 4, "use_bias": False, "activation": "relu"}),
         LayerCase(*dense, (3, 5), {"units": 4, "kernel_regularizer": "l2", "lora_rank": 2}),
@@ -160,7 +179,7 @@ def gradients(layer: Any, inputs: np.ndarray, training: bool) -> list[np.ndarray
 
 
 def _takes_training(layer: Any) -> bool:
-    return isinstance(layer, layers.DropConnectMixin)
+    return isinstance(layer, layers.DropConnectMixin | keras.Model)
 
 
 def tiny_model(rate: float | None = 0.2, name: str = "tiny") -> keras.Model:

@@ -5,7 +5,7 @@ import pytest
 from keras_rram import Chip, faulty_layers
 from keras_rram.crossbars import kernel_shape
 from keras_rram.faults import ColumnFaults, Crossbar
-from keras_rram.layers import DropConnectConv2D, DropConnectDepthwiseConv2D
+from keras_rram.layers import CONVERTIBLE, DropConnectConv2D, DropConnectDepthwiseConv2D
 from tests.helpers import tiny_model
 
 
@@ -34,12 +34,6 @@ def test_groups_and_multipliers_are_known_from_the_layer():
     assert kernel_shape(layer).crossbar == Crossbar.grouped((3, 3, 2, 6), 2)
 
 
-class Slotted:
-    """What `kernel_shape` needs of a layer, around a plain Keras layer."""
-
-    kernels = property(lambda self: {"kernel": self.kernel})
-
-
 @pytest.mark.parametrize(
     ("plain", "shape", "rows", "columns"),
     [
@@ -52,7 +46,7 @@ class Slotted:
     ids=["transpose", "einsum", "depthwise1d", "conv1d", "conv3d"],
 )
 def test_layers_of_other_kinds(plain, shape, rows, columns):
-    layer = type("Twin", (Slotted, type(plain)), {}).from_config(plain.get_config())
+    layer = CONVERTIBLE[type(plain)].from_config({**plain.get_config(), "drop_connect": 0.0})
     layer.build(shape)
     crossbar = kernel_shape(layer).crossbar
     assert (crossbar.rows, crossbar.columns) == (rows, columns)

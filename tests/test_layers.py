@@ -18,13 +18,6 @@ from tests.helpers import (
     to_numpy,
 )
 
-TWINS = {
-    keras.layers.Dense: layers.DropConnectDense,
-    keras.layers.Conv2D: layers.DropConnectConv2D,
-    keras.layers.DepthwiseConv2D: layers.DropConnectDepthwiseConv2D,
-    keras.layers.SeparableConv2D: layers.DropConnectSeparableConv2D,
-}
-
 FIRST_OF_EACH_LAYER = list({case.values[0].twin: case for case in reversed(CASES)}.values())
 
 
@@ -78,9 +71,9 @@ def test_mask_and_offset_equal_a_plain_layer_with_that_kernel(case):
     )
 
 
-@pytest.mark.parametrize("plain", TWINS)
-def test_the_only_new_argument_is_drop_connect(plain):
-    parameters = inspect.signature(TWINS[plain].__init__).parameters
+@pytest.mark.parametrize("twin", layers.CONVERTIBLE.values())
+def test_the_only_new_argument_is_drop_connect(twin):
+    parameters = inspect.signature(twin.__init__).parameters
     assert [name for name in parameters if name not in ("self", "args", "kwargs")] == [
         "drop_connect"
     ]

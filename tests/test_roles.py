@@ -12,6 +12,7 @@ from keras_rram.roles import ROLES, SCOPES, resolve_scope, role_of
         (keras.layers.DepthwiseConv2D(3, name="anything"), "depthwise"),
         (keras.layers.Dense(3, name="predictions"), "head"),
         (keras.layers.Conv2D(1, 1, name="res2a"), "conv"),
+        (keras.layers.Dense(3, name="fc1_hidden"), "hidden"),
     ],
 )
 def test_role_of(layer, role):
@@ -21,7 +22,7 @@ def test_role_of(layer, role):
 def test_scopes():
     assert resolve_scope("blocks") == {"expand", "depthwise", "project"}
     assert resolve_scope(["depthwise", "head"]) == {"depthwise", "head"}
-    assert resolve_scope("all") == set(ROLES) == SCOPES["convolutions"] | {"head"}
+    assert resolve_scope("all") == set(ROLES) == SCOPES["convolutions"] | {"hidden", "head"}
 
 
 @pytest.mark.parametrize("scope", ["bottleneck", ["expand", "x"], []])

@@ -199,5 +199,6 @@ def test_what_cannot_be_counted_is_an_error():
         summary_table(keras.Model(inputs, layers.Conv2D(2, 3, name="wide")(inputs)))
 
     inputs = keras.Input((5, 8))
-    with pytest.raises(ValueError, match="'lstm' of type LSTM"):
-        summary_table(keras.Model(inputs, layers.LSTM(2, name="lstm")(inputs)))
+    cells = layers.RNN(layers.LSTMCell(2), name="cells")
+    with pytest.raises(ValueError, match="'cells' of type RNN"):
+        summary_table(keras.Model(inputs, cells(inputs)))

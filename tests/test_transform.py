@@ -1,8 +1,10 @@
+import re
+
 import keras
 import numpy as np
 import pytest
 
-from keras_rram import Chip, StuckAtZero, bake, faulty_layers, to_drop_connect
+from keras_rram import Chip, StuckAtZero, audit, bake, faulty_layers, to_drop_connect
 from keras_rram.constraints import DropConnect
 from keras_rram.layers import DropConnectMixin
 from keras_rram.roles import role_of
@@ -99,19 +101,91 @@ def test_bake_gives_plain_keras_with_the_chip_in_the_weights(tmp_path):
     np.testing.assert_array_equal(outputs(loaded, images), outputs(baked, images))
 
 
-def test_a_kernel_without_a_twin_is_an_error_that_names_the_layer():
+@keras.saving.register_keras_serializable(package="tests")
+class Block(keras.layers.Layer):
+    """A user's own layer, made of layers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(4)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 4)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: keras.layers.RNN(keras.layers.LSTMCell(4), return_sequences=True), "(RNN)"),
+        (lambda: Block(name="mine"), "'mine' (Block)"),
+        (lambda: keras.layers.TimeDistributed(Block(name="mine")), "'mine' (Block)"),
+    ],
+)
+def test_a_kernel_without_a_twin_is_an_error_that_names_the_layer(layer, message):
+    inputs = keras.Input((8, 2))
+    x = keras.layers.Conv1D(3, 3, name="one_d")(inputs)
+    odd = layer()
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(odd(x)))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        to_drop_connect(model, 0.2)
+    twin = to_drop_connect(model, 0.2, where=lambda layer: layer.name not in (odd.name, "mine"))
+    assert list(faulty_layers(twin)) == ["one_d", "head"]
+    assert audit(twin).clean
+    images = np.ones((1, 8, 2), "float32")
+    np.testing.assert_array_equal(outputs(twin, images), outputs(model, images))
+
+
+def test_embeddings_and_scales_stay_digital_and_the_audit_shows_them():
     model = keras.Sequential(
         [
-            keras.Input((8, 2)),
-            keras.layers.Conv1D(3, 3, name="one_d"),
+            keras.Input((6,), dtype="int32"),
+            keras.layers.Embedding(9, 4, name="embedding"),
+            keras.layers.PReLU(name="prelu"),
+            keras.layers.LayerNormalization(axis=(1, 2), name="scale"),
             keras.layers.Flatten(),
-            keras.layers.Dense(2, name="head"),
+            keras.layers.Dense(3, name="head"),
         ]
     )
-    with pytest.raises(ValueError, match="'one_d'"):
-        to_drop_connect(model, 0.2)
-    twin = to_drop_connect(model, 0.2, where=lambda layer: layer.name != "one_d")
+    twin = to_drop_connect(model, 0.2)
     assert list(faulty_layers(twin)) == ["head"]
+    assert audit(twin).clean == ("embedding", "prelu", "scale")
+    tokens = np.arange(6)[None] % 9
+    np.testing.assert_array_equal(outputs(twin, tokens), outputs(model, tokens))
+
+
+def test_layers_in_wrappers_are_converted_and_baked(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            keras.layers.Bidirectional(
+                keras.layers.LSTM(4, return_sequences=True, name="lstm"),
+                backward_layer=keras.layers.GRU(
+                    4, return_sequences=True, go_backwards=True, name="gru"
+                ),
+            ),
+            keras.layers.TimeDistributed(keras.layers.Dense(2, name="each"), name="steps"),
+        ]
+    )
+    sequences = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    twin = to_drop_connect(model, 0.2)
+    np.testing.assert_array_equal(outputs(twin, sequences), outputs(model, sequences))
+    assert set(faulty_layers(twin)) == {"forward_lstm", "gru", "each"}
+    assert not audit(twin).clean
+    with Chip(StuckAtZero(0.3)).program(twin):
+        baked = bake(twin)
+        assert not faulty_layers(baked)
+        np.testing.assert_allclose(outputs(baked, sequences), outputs(twin, sequences), atol=1e-6)
+        twin.save(tmp_path / "twin.keras")
+        loaded = keras.models.load_model(tmp_path / "twin.keras")
+        np.testing.assert_array_equal(outputs(loaded, sequences), outputs(twin, sequences))
+    only = to_drop_connect(model, 0.2, where=lambda layer: layer.name == "each")
+    assert list(faulty_layers(only)) == ["each"]
 
 
 def test_subclassed_and_unbuilt_models_are_errors():

@@ -30,7 +30,7 @@ def model_sha256(model: keras.Model) -> str:
     }
     digest = hashlib.sha256()
     for layer in model._flatten_layers(include_self=False):
-        if not layer._layers:
+        if not layer._layers or layer.name in layers:
             name = layer.name if layer.name in layers else ""
             digest.update(json.dumps([type(layer).__name__, name, _options(layer)]).encode())
     for variable in model.trainable_variables + model.non_trainable_variables:

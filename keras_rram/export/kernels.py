@@ -9,11 +9,16 @@ import numpy as np
 
 from keras_rram.chips import Chip, Programmed, erase
 from keras_rram.faults import Fault
-from keras_rram.layers import DropConnectMixin, faulty_layers
-from keras_rram.transform import CONVERTIBLE
+from keras_rram.layers import CONVERTIBLE, DropConnectMixin, faulty_layers, weighted_layers
 
-# The kernel's axes that count output channels, for each kind of kernel.
-_OUTPUT_AXES = {"dense": (1,), "convolution": (3,), "depthwise": (2, 3)}
+# The kernel's axes that count output channels, for each kind of kernel. Kernels of the kind "other"
+# have no place in a TFLite file that is known here.
+_OUTPUT_AXES = {"dense": (1,), "convolution": (3,), "depthwise": (2, 3), "other": ()}
+_TWO_DIMENSIONAL = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +27,7 @@ class Kernel:
 
     Attributes:
         name: `layer/kernel`, as in `Chip.faults`.
-        kind: `"dense"`, `"convolution"` or `"depthwise"`.
+        kind: `"dense"`, `"convolution"`, `"depthwise"` or `"other"`.
         values: float32 array in the layout of Keras.
     """
 
@@ -52,18 +57,14 @@ def kernels_of(model: keras.Model) -> dict[str, Kernel]:
     layers = faulty_layers(model)
     if not layers:
         layers = {
-            layer.name: layer for layer in model._flatten_layers() if type(layer) in CONVERTIBLE
+            layer.name: layer for layer in weighted_layers(model) if type(layer) in CONVERTIBLE
         }
     found = {}
     for name, layer in layers.items():
         for slot, variable in _variables(layer).items():
-            is_depthwise = slot == "depthwise_kernel" or isinstance(
-                layer, keras.layers.DepthwiseConv2D
-            )
-            kind = "convolution" if len(variable.shape) == 4 else "dense"
             values = np.array(keras.ops.convert_to_numpy(variable), np.float32)
             key = f"{name}/{slot}"
-            found[key] = Kernel(key, "depthwise" if is_depthwise else kind, values)
+            found[key] = Kernel(key, _kind(layer, slot), values)
     if not found:
         raise ValueError(f"Model '{model.name}' has no kernel that a chip could hold.")
     return found
@@ -144,5 +145,12 @@ def _scales(chip: Chip, model: keras.Model, faults: Mapping[str, Fault]) -> dict
 def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:
     if isinstance(layer, DropConnectMixin):
         return layer.kernels
-    slots = CONVERTIBLE[type(layer)].kernel_slots
-    return {slot: getattr(layer, slot) for slot in slots}
+    return CONVERTIBLE[type(layer)].kernels_in(layer)
+
+
+def _kind(layer: keras.Layer, slot: str) -> str:
+    if isinstance(layer, keras.layers.Dense):
+        return "dense"
+    if slot == "depthwise_kernel" or isinstance(layer, keras.layers.DepthwiseConv2D):
+        return "depthwise" if isinstance(layer, _TWO_DIMENSIONAL) else "other"
+    return "convolution" if isinstance(layer, _TWO_DIMENSIONAL) else "other"

@@ -30,6 +30,7 @@ _ORDERS = {
     "dense": ((1, 0), (0, 1)),
     "convolution": ((3, 0, 1, 2),),
     "depthwise": ((0, 1, 2, 3), (2, 3, 0, 1)),
+    "other": (),
 }
 _DTYPES = ("FLOAT32", "FLOAT16", "INT8")
 _INT8_LIMIT = 127

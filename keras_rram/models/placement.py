@@ -62,10 +62,10 @@ class Placement:
             keras.layers.DepthwiseConv2D, DropConnectDepthwiseConv2D, "depthwise", name, kwargs
         )
 
-    def dense(self, units: int, *, name: str, **kwargs: Any) -> Any:
-        """Returns a dense layer of role `head`, plain or Drop-Connect."""
+    def dense(self, units: int, *, name: str, role: str = "head", **kwargs: Any) -> Any:
+        """Returns a dense layer of role `head` or `hidden`, plain or Drop-Connect."""
         kwargs |= {"units": units}
-        return self._create(keras.layers.Dense, DropConnectDense, "head", name, kwargs)
+        return self._create(keras.layers.Dense, DropConnectDense, role, name, kwargs)
 
     def _create(self, plain: Any, faulty: Any, role: str, name: str, kwargs: dict) -> Any:
         if self.drop_connect is None or role not in self.scope:

@@ -5,13 +5,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_rram.constraints import DropConnect
-from keras_rram.models.arguments import check_choice, check_input_shape, check_positive
-from keras_rram.models.blocks import SHORTCUTS, basic_block, conv_bn
-from keras_rram.models.placement import DATA_FORMAT, Placement
-
-# One row for each basic block: filters as a multiple of the width, and stride.
-BLOCKS = ((1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
-CONVOLUTIONS = 2 * len(BLOCKS)
+from keras_rram.models.resnet import resnet
 
 
 def resnet20(
@@ -65,47 +59,15 @@ def resnet20(
     model = keras_rram.models.resnet20(drop_connect=0.2, scope="convolutions")
     ```
     """
-    numbers = _checked_numbers(replaced)
-    check_positive(expansion=expansion, width=width, classes=classes)
-    check_choice("shortcut", shortcut, SHORTCUTS)
-    shape = check_input_shape(input_shape, 4, "two of its blocks halve the image")
-    placement = Placement(drop_connect, scope)
-
-    inputs = x = keras.Input(shape, name="image")
-    x = conv_bn(x, width, 3, role="stem", name="stem", placement=placement)
-    x = keras.layers.ReLU(name="stem_relu")(x)
-    for block, (multiple, stride) in enumerate(BLOCKS):
-        first, second = 2 * block + 1, 2 * block + 2
-        x = basic_block(
-            x,
-            multiple * width,
-            stride,
-            names=(f"c{first:02d}", f"c{second:02d}"),
-            replaced=(first in numbers, second in numbers),
-            shortcut=shortcut,
-            expansion=expansion,
-            placement=placement,
-        )
-    x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
-    outputs = placement.dense(classes, kernel_initializer="he_normal", name="head")(x)
-    return placement.checked(keras.Model(inputs, outputs, name=name or "resnet20"))
-
-
-def _checked_numbers(replaced: Iterable[int]) -> tuple[int, ...]:
-    if isinstance(replaced, int | str) or not isinstance(replaced, Iterable):
-        raise ValueError(
-            "`replaced` must be several numbers of convolutions, say (10,). "
-            f"Received: replaced={replaced!r}"
-        )
-    numbers = tuple(replaced)
-    for number in numbers:
-        if isinstance(number, bool) or number not in range(1, CONVOLUTIONS + 1):
-            raise ValueError(
-                f"`replaced` must hold integers from 1 to {CONVOLUTIONS}. "
-                f"Received: replaced={numbers!r}"
-            )
-    if len(set(numbers)) != len(numbers):
-        raise ValueError(
-            f"`replaced` must name each convolution once. Received: replaced={numbers!r}"
-        )
-    return numbers
+    return resnet(
+        20,
+        replaced,
+        drop_connect,
+        scope,
+        expansion=expansion,
+        shortcut=shortcut,
+        width=width,
+        input_shape=input_shape,
+        classes=classes,
+        name=name,
+    )

@@ -1,6 +1,5 @@
 """What a network costs, layer by layer, and the share of it on faulty hardware."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,16 +8,8 @@ import keras
 
 from keras_rram.layers import DropConnectMixin
 from keras_rram.models.cost import HardwareCost, hardware_costs
+from keras_rram.models.macs import macs_of, size
 from keras_rram.roles import role_of
-
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
 
 
 @dataclass(frozen=True)
@@ -150,7 +141,8 @@ def summary_table(
     Works on functional and Sequential models, nested ones included. A layer that is called twice
     counts its parameters once and its multiply-accumulates twice. A multiply-accumulate is one
     product of a kernel weight and an input value, positions in the padding included; additions of
-    biases, normalizations and activations do not count.
+    biases, normalizations, activations and products of two activations (as in attention) do not
+    count.
 
     Args:
         model: a functional or built Sequential model whose image sizes are known.
@@ -178,16 +170,16 @@ def summary_table(
     """
     macs: dict[int, int] = {}
     layers: dict[int, keras.Layer] = {}
-    for layer, input_shape, output_shape in _calls(model):
+    for layer, input_shape, output_shape, times in _calls(model):
         layers[id(layer)] = layer
-        count = _macs(layer, input_shape, output_shape)
+        count = times * macs_of(layer, input_shape, output_shape)
         macs[id(layer)] = macs.get(id(layer), 0) + count
     rows = tuple(_row(layer, macs[key]) for key, layer in layers.items() if layer.weights)
     return Summary(rows, hardware_costs(model, mappings, tile))
 
 
-def _calls(model: Any) -> Iterator[tuple[keras.Layer, Any, Any]]:
-    """Yields (layer, input shape, output shape) of each call of a layer, nested models unfolded."""
+def _calls(model: Any) -> Iterator[tuple[keras.Layer, Any, Any, int]]:
+    """Yields (layer, input shape, output shape, times) of each call, nested models unfolded."""
     if isinstance(model, keras.Sequential) and model.built:
         # A Sequential model has no graph of its own: this makes one out of the same layers.
         model = keras.Function(model.inputs, model.outputs)
@@ -204,47 +196,36 @@ def _calls(model: Any) -> Iterator[tuple[keras.Layer, Any, Any]]:
             if isinstance(layer, keras.Model):
                 yield from _calls(layer)
             else:
-                yield layer, node.input_tensors[0].shape, node.outputs[0].shape
+                yield from _unwrapped(layer, _input(node).shape, node.outputs[0].shape)
 
 
-def _macs(layer: Any, input_shape: tuple, output_shape: tuple) -> int:
-    """Returns the multiply-accumulates of one call of a layer for one example."""
-    if isinstance(layer, keras.layers.Dense):
-        return _size(layer.kernel) * _positions(layer, output_shape[1:-1])
-    if isinstance(layer, _SEPARABLE):
-        kernels = _size(layer.depthwise_kernel) + _size(layer.pointwise_kernel)
-        return kernels * _positions(layer, _image(layer, output_shape))
-    if isinstance(layer, (*_CONVOLUTIONS, *_DEPTHWISE)):
-        # A kernel of shape (..., channels / groups, filters) has one weight for each product of an
-        # output position, whatever the groups.
-        return _size(layer.kernel) * _positions(layer, _image(layer, output_shape))
-    if isinstance(layer, _TRANSPOSED):
-        return _size(layer.kernel) * _positions(layer, _image(layer, input_shape))
-    matrices = [weight.path for weight in layer.weights if len(weight.shape) > 1]
-    if matrices and not isinstance(layer, keras.layers.Embedding):
-        raise ValueError(
-            f"Cannot count the multiply-accumulates of layer '{layer.name}' of type "
-            f"{type(layer).__name__}, which has the weights {matrices}. Expected dense, "
-            "convolution, depthwise and separable layers, and layers without a matrix."
-        )
-    return 0
+def _input(node: Any) -> Any:
+    """Returns the input of a call, of attention its `value`."""
+    if isinstance(
+        node.operation, keras.layers.MultiHeadAttention | keras.layers.GroupQueryAttention
+    ):
+        given = node.arguments
+        return given.kwargs["value"] if "value" in given.kwargs else given.args[1]
+    return node.input_tensors[0]
 
 
-def _image(layer: Any, shape: tuple) -> tuple:
-    return shape[1:-1] if layer.data_format == "channels_last" else shape[2:]
-
-
-def _positions(layer: Any, sizes: tuple) -> int:
-    if None in sizes:
-        raise ValueError(
-            f"Cannot count the multiply-accumulates of layer '{layer.name}': expected known sizes. "
-            f"Received: {sizes}. Build the model with a full `input_shape`."
-        )
-    return math.prod(sizes)
-
-
-def _size(weight: Any) -> int:
-    return math.prod(weight.shape)
+def _unwrapped(
+    layer: Any, input_shape: tuple, output_shape: tuple
+) -> Iterator[tuple[keras.Layer, Any, Any, int]]:
+    if isinstance(layer, keras.layers.Bidirectional):
+        for part in (layer.forward_layer, layer.backward_layer):
+            yield part, input_shape, None, 1
+    elif isinstance(layer, keras.layers.TimeDistributed):
+        steps = input_shape[1]
+        if steps is None:
+            raise ValueError(
+                f"Cannot count the multiply-accumulates of layer '{layer.name}': expected a known "
+                "number of steps. Build the model with a full `input_shape`."
+            )
+        shapes = [(shape[0], *shape[2:]) for shape in (input_shape, output_shape)]
+        yield layer.layer, *shapes, steps
+    else:
+        yield layer, input_shape, output_shape, 1
 
 
 def _row(layer: Any, macs: int) -> SummaryRow:
@@ -254,8 +235,10 @@ def _row(layer: Any, macs: int) -> SummaryRow:
         layer_class=type(layer).__name__,
         role=role_of(layer) if macs else "",
         # Not `trainable_weights`, which is empty once a layer is frozen.
-        parameters=sum(map(_size, layer._trainable_variables)),
+        parameters=sum(
+            size(v) for part in layer._flatten_layers() for v in part._trainable_variables
+        ),
         macs=macs,
         faulty=faulty,
-        faulty_parameters=sum(map(_size, layer.kernels.values())) if faulty else 0,
+        faulty_parameters=sum(map(size, layer.kernels.values())) if faulty else 0,
     )

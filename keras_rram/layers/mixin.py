@@ -1,12 +1,7 @@
-"""Keras layers whose kernels can be dropped in training and faulty on a chip.
-
-One mixin substitutes the *effective kernel*: `drop_connect(kernel)` in training, then
-`* fault_mask (+ fault_offset)` always. What remains of each layer is the operation, the bias and
-the activation of its Keras parent.
-"""
+"""The mixin that substitutes the effective kernel, and what all Drop-Connect layers share."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import keras
 from keras import ops
@@ -43,6 +38,16 @@ def _stream_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
+def stored_kernel(layer: Any, name: str) -> keras.Variable:
+    """Returns the variable behind a layer's kernel.
+
+    `Dense`, `EinsumDense` and `BaseConv` keep it under a private name: their `kernel` is a tensor
+    once LoRA is enabled.
+    """
+    variable = getattr(layer, f"_{name}", None)
+    return getattr(layer, name) if variable is None else variable
+
+
 class DropConnectMixin(_MixinBase):
     """Adds Drop-Connect and chip faults to a Keras layer; goes before the Keras class.
 
@@ -59,7 +64,8 @@ class DropConnectMixin(_MixinBase):
             `keras_rram.noise.read_noise`.
     """
 
-    kernel_slots: tuple[str, ...] = ("kernel",)
+    kernel_slots: Any = ("kernel",)
+    _held_kernels: Any = None
     _constraint_arguments: tuple[str, ...] = ("kernel_constraint",)
     read_noise: Any = None
 
@@ -79,26 +85,30 @@ class DropConnectMixin(_MixinBase):
 
     def _resolve_drop_connect(self, drop_connect: DropConnect | None) -> DropConnect | None:
         """Takes a `DropConnect` out of the Keras constraint arguments, where it means the same."""
-        given = [
-            constraint
-            for name in self._constraint_arguments
-            if isinstance(constraint := getattr(self, name), DropConnect)
-        ]
-        for constraint in given:
+        owner = self._constraint_owner()
+        for name in self._constraint_arguments:
+            constraint = getattr(owner, name)
+            if not isinstance(constraint, DropConnect):
+                continue
             if drop_connect is not None and drop_connect.get_config() != constraint.get_config():
                 raise ValueError(
                     f"Layer '{self.name}' got two settings, {drop_connect.get_config()}"
                     f" and {constraint.get_config()}. Give one, as `drop_connect=`."
                 )
             drop_connect = constraint
-        for name in self._constraint_arguments:
-            if isinstance(getattr(self, name), DropConnect):
-                setattr(self, name, None)
+            setattr(owner, name, None)
         return drop_connect
+
+    def _constraint_owner(self) -> Any:
+        """The layer that holds the Keras constraint arguments."""
+        return self
 
     def build(self, input_shape: Any) -> None:
         """Creates the parent's weights, then the drop rate and one fault mask for each kernel."""
         super().build(input_shape)
+        self._build_fault_weights()
+
+    def _build_fault_weights(self) -> None:
         if self.drop_connect is None:
             return
         self._tracker.unlock()
@@ -125,12 +135,15 @@ class DropConnectMixin(_MixinBase):
             dtype=kernel.dtype,
         )
 
+    @classmethod
+    def kernels_in(cls, layer: Any) -> dict[str, keras.Variable]:
+        """Returns the kernels of a layer of this class or of its plain Keras class, by slot."""
+        return {slot: stored_kernel(layer, slot) for slot in cls.kernel_slots}
+
     @property
     def kernels(self) -> dict[str, keras.Variable]:
         """Kernel name -> the stored variable, untouched by Drop-Connect and faults."""
-        # `Dense` and `BaseConv` keep the variable under a private name: their `kernel` is a tensor
-        # once LoRA is enabled.
-        return {slot: getattr(self, f"_{slot}", getattr(self, slot)) for slot in self.kernel_slots}
+        return self.kernels_in(self)
 
     def add_fault_offsets(self) -> None:
         """Adds the offsets that fault models with stuck-on cells need; no-op where they exist.
@@ -151,6 +164,10 @@ class DropConnectMixin(_MixinBase):
         self._tracker.lock()
         self._build_fault_offsets = True
 
+    def kernel_holder(self, slot: str) -> tuple[Any, str]:
+        """Returns the layer (this one or a part of it) that holds a kernel, and its name there."""
+        return self, slot
+
     def effective_kernel(self, slot: str = "kernel", training: bool | None = False) -> Tensor:
         """Returns the kernel that the forward pass uses.
 
@@ -158,9 +175,11 @@ class DropConnectMixin(_MixinBase):
             slot: kernel name, one of `kernel_slots`.
             training: whether Drop-Connect applies.
         """
-        kernel = getattr(self, slot)
+        kernel = getattr(*self.kernel_holder(slot))
         if self.drop_connect is None:
             return kernel
+        if self._held_kernels is not None:
+            return self._held_kernels[slot]
         if isinstance(kernel, keras.Variable):
             kernel = kernel.value  # the tensor, cast by the autocast of mixed precision
         stored = kernel
@@ -201,6 +220,9 @@ class DropConnectMixin(_MixinBase):
         if self.drop_connect is None:
             super().quantize(*args, **kwargs)
             return
+        self._refuse_quantization()
+
+    def _refuse_quantization(self) -> NoReturn:
         raise NotImplementedError(
             f"Layer '{self.name}' cannot be quantized in place: its faults would be lost. Make a "
             "plain model with `keras_rram.bake(model)` and quantize that, or export int8 TFLite."
@@ -213,155 +235,3 @@ class DropConnectMixin(_MixinBase):
         if self._build_fault_offsets:
             config["fault_offsets"] = True
         return config
-
-
-@keras.saving.register_keras_serializable(package="keras_rram")
-class DropConnectDense(DropConnectMixin, keras.layers.Dense):
-    """`keras.layers.Dense` with Drop-Connect and chip faults on its kernel.
-
-    Args:
-        *args: arguments of `keras.layers.Dense`, likewise `**kwargs`.
-        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
-            At rate 0 nothing is dropped, but a chip can still be programmed.
-        **kwargs: see `*args`. `kernel_constraint=DropConnect(...)` means `drop_connect=`.
-
-    Example:
-
-    ```python
-    layer = keras_rram.layers.DropConnectDense(10, drop_connect=0.2)
-    outputs = layer(keras.ops.ones((2, 4)), training=True)
-    ```
-    """
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns `activation(inputs @ effective_kernel + bias)`."""
-        return self._bias_and_activation(
-            ops.matmul(inputs, self.effective_kernel(training=training))
-        )
-
-
-@keras.saving.register_keras_serializable(package="keras_rram")
-class DropConnectConv2D(DropConnectMixin, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with Drop-Connect and chip faults on its kernel.
-
-    Args:
-        *args: arguments of `keras.layers.Conv2D`, likewise `**kwargs`.
-        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
-            At rate 0 nothing is dropped, but a chip can still be programmed.
-        **kwargs: see `*args`. `kernel_constraint=DropConnect(...)` means `drop_connect=`.
-
-    Example:
-
-    ```python
-    layer = keras_rram.layers.DropConnectConv2D(32, 3, padding="same", drop_connect=0.2)
-    ```
-    """
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns `activation(convolution(inputs, effective_kernel) + bias)`."""
-        kernel = self.effective_kernel(training=training)
-        return self._bias_and_activation(self.convolution_op(inputs, kernel))
-
-
-@keras.saving.register_keras_serializable(package="keras_rram")
-class DropConnectDepthwiseConv2D(DropConnectMixin, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` with Drop-Connect and chip faults on its kernel.
-
-    Args:
-        *args: arguments of `keras.layers.DepthwiseConv2D`, likewise `**kwargs`.
-        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
-            At rate 0 nothing is dropped, but a chip can still be programmed.
-        **kwargs: see `*args`. `depthwise_constraint=DropConnect(...)` means `drop_connect=`.
-
-    Example:
-
-    ```python
-    layer = keras_rram.layers.DropConnectDepthwiseConv2D(3, strides=2, drop_connect=0.2)
-    ```
-    """
-
-    _constraint_arguments = ("depthwise_constraint",)
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns `activation(depthwise_convolution(inputs, effective_kernel) + bias)`."""
-        outputs = ops.depthwise_conv(
-            inputs,
-            self.effective_kernel(training=training),
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )
-        return self._bias_and_activation(outputs)
-
-
-@keras.saving.register_keras_serializable(package="keras_rram")
-class DropConnectSeparableConv2D(DropConnectMixin, keras.layers.SeparableConv2D):
-    """`keras.layers.SeparableConv2D` with Drop-Connect and chip faults on both kernels.
-
-    Args:
-        *args: arguments of `keras.layers.SeparableConv2D`, likewise `**kwargs`.
-        drop_connect: drop rate in `[0, 1)`, a `DropConnect`, or None for the plain Keras layer.
-            At rate 0 nothing is dropped, but a chip can still be programmed.
-        **kwargs: see `*args`. `DropConnect` as `depthwise_constraint` or `pointwise_constraint`
-            means `drop_connect=`, for both kernels.
-
-    Example:
-
-    ```python
-    layer = keras_rram.layers.DropConnectSeparableConv2D(32, 3, drop_connect=0.2)
-    ```
-    """
-
-    kernel_slots = ("depthwise_kernel", "pointwise_kernel")
-    _constraint_arguments = ("depthwise_constraint", "pointwise_constraint")
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns `activation(separable_convolution(inputs, effective kernels) + bias)`."""
-        outputs = ops.separable_conv(
-            inputs,
-            self.effective_kernel("depthwise_kernel", training=training),
-            self.effective_kernel("pointwise_kernel", training=training),
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )
-        return self._bias_and_activation(outputs)
-
-
-def faulty_layers(model: keras.Layer) -> dict[str, Any]:
-    """Returns the Drop-Connect layers of a model, by name, in the order of the model.
-
-    Layers of nested models and of subclassed models count; those with `drop_connect=None` do not.
-
-    Raises:
-        ValueError: if two different layers share a name, since a chip knows layers by name.
-    """
-    found: dict[str, Any] = {}
-    for layer in model._flatten_layers():
-        if not isinstance(layer, DropConnectMixin) or layer.drop_connect is None:
-            continue
-        if found.setdefault(layer.name, layer) is not layer:
-            raise ValueError(
-                f"Two layers of model '{model.name}' are named '{layer.name}'. A chip assigns "
-                "faults by layer name: give each layer its own."
-            )
-    return found
-
-
-def set_drop_rate(model: keras.Layer, rate: float) -> None:
-    """Assigns one drop rate to every Drop-Connect layer of a built model, without retracing.
-
-    Raises:
-        ValueError: if `rate` is outside `[0, 1)`, or if the model has no Drop-Connect layer.
-    """
-    rate = DropConnect(rate).rate
-    layers = faulty_layers(model)
-    if not layers:
-        raise ValueError(
-            f"Model '{model.name}' has no Drop-Connect layer to set a drop rate on. Convert it "
-            "with `to_drop_connect(model, rate)` first."
-        )
-    for layer in layers.values():
-        layer.drop_rate.assign(rate)

@@ -1,0 +1,68 @@
+"""Keras layers whose kernels can be dropped in training and faulty on a chip.
+
+One mixin substitutes the *effective kernel*: `drop_connect(kernel)` in training, then
+`* fault_mask (+ fault_offset)` always. What remains of each layer is the operation, the bias and
+the activation of its Keras parent.
+"""
+
+from keras_rram.layers.attention import (
+    DropConnectGroupQueryAttention,
+    DropConnectMultiHeadAttention,
+)
+from keras_rram.layers.convolution import (
+    DropConnectConv1D,
+    DropConnectConv1DTranspose,
+    DropConnectConv2D,
+    DropConnectConv2DTranspose,
+    DropConnectConv3D,
+    DropConnectConv3DTranspose,
+)
+from keras_rram.layers.dense import DropConnectDense, DropConnectEinsumDense
+from keras_rram.layers.depthwise import (
+    DropConnectDepthwiseConv1D,
+    DropConnectDepthwiseConv2D,
+    DropConnectSeparableConv1D,
+    DropConnectSeparableConv2D,
+)
+from keras_rram.layers.mixin import DropConnectMixin
+from keras_rram.layers.network import faulty_layers, set_drop_rate, weighted_layers
+from keras_rram.layers.recurrent import (
+    DropConnectConvLSTM1D,
+    DropConnectConvLSTM2D,
+    DropConnectConvLSTM3D,
+    DropConnectGRU,
+    DropConnectLSTM,
+    DropConnectSimpleRNN,
+)
+from keras_rram.layers.twins import CONVERTIBLE, DIGITAL
+from keras_rram.layers.wrappers import DropConnectTimeDistributed
+
+__all__ = [
+    "CONVERTIBLE",
+    "DIGITAL",
+    "DropConnectConv1D",
+    "DropConnectConv1DTranspose",
+    "DropConnectConv2D",
+    "DropConnectConv2DTranspose",
+    "DropConnectConv3D",
+    "DropConnectConv3DTranspose",
+    "DropConnectConvLSTM1D",
+    "DropConnectConvLSTM2D",
+    "DropConnectConvLSTM3D",
+    "DropConnectDense",
+    "DropConnectDepthwiseConv1D",
+    "DropConnectDepthwiseConv2D",
+    "DropConnectEinsumDense",
+    "DropConnectGRU",
+    "DropConnectGroupQueryAttention",
+    "DropConnectLSTM",
+    "DropConnectMixin",
+    "DropConnectMultiHeadAttention",
+    "DropConnectSeparableConv1D",
+    "DropConnectSeparableConv2D",
+    "DropConnectSimpleRNN",
+    "DropConnectTimeDistributed",
+    "faulty_layers",
+    "set_drop_rate",
+    "weighted_layers",
+]
