@@ -119,7 +119,7 @@ def test_fluctuation_finds_the_sources_it_is_given():
     assert fluctuation([{"val_chip_0_accuracy": 0.5}] * 8) is None
 
 
-def published(panel, accuracies, images=1_000):
+def published(panel, accuracies, images=1_000, epochs=20):
     record = {
         "panel": panel,
         "network": "strided",
@@ -127,6 +127,7 @@ def published(panel, accuracies, images=1_000):
         "scale": "short",
         "seed": 0,
         "test_images": images,
+        "epochs": epochs,
     }
     return Published(record, {}, {"chips": np.array(accuracies)})
 
@@ -153,6 +154,12 @@ def test_a_bound_from_above(mean, verdict):
     accuracies = mean + 0.02 * np.array([-1, 1, -1, 1, 0.5, -0.5])
     (found,) = judge([published("S1A", accuracies)])
     assert found.verdict == verdict
+
+
+def test_a_difference_says_when_the_runs_were_trained_for_different_times():
+    runs = [published("2C", [0.96, 0.97]), published("2B", [0.93, 0.94], epochs=5)]
+    assert [verdict.caveat for verdict in judge(runs)] == ["20 epochs against 5"]
+    assert [verdict.caveat for verdict in judge([runs[0], published("2B", [0.9, 0.8])])] == [""]
 
 
 def test_every_finding_names_panels():

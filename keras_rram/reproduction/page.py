@@ -93,7 +93,7 @@ def _results(runs: Sequence[Published]) -> str:
             share = found[f"yield_{good:g}"]
             cells = [
                 run.panel.name,
-                run.panel.title,
+                run.panel.title + _width(run),
                 f"{run.record['network']}, {run.record['protocol']}",
                 run.panel.reported if tier == "A" else "",
                 tier,
@@ -108,13 +108,20 @@ def _results(runs: Sequence[Published]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _width(run: Published) -> str:
+    alpha = run.record["setup"]["options"].get("alpha", 1.0)
+    return "" if alpha == 1.0 else f", width {alpha:g}"
+
+
 def _findings(runs: Sequence[Published]) -> str:
     titles = ["finding", "network, protocol, scale", "tier A", "", "tier B", ""]
     lines = ["## What the study found, judged", ""]
     lines += ["Differences are in points, over chips; an interval that holds the bound is `open`."]
     lines += ["", *_head(titles)]
     for as_is, repaired in zip(judge(runs), judge(runs, "chips_repaired"), strict=True):
-        cells = [as_is.finding.statement, f"{as_is.network}, {as_is.protocol}, {as_is.scale}"]
+        caveat = f"; {as_is.caveat}" if as_is.caveat else ""
+        kind = f"{as_is.network}, {as_is.protocol}, {as_is.scale}{caveat}"
+        cells = [as_is.finding.statement, kind]
         for verdict in (as_is, repaired):
             found = verdict.interval
             cells += [_percent(found.estimate) + _range(found.low, found.high), verdict.verdict]
@@ -145,6 +152,10 @@ def _collapse(runs: Sequence[Published], folder: pathlib.Path) -> str:
         "capacity: it is the normalization's statistics, gathered on other weights than those of "
         "the chip. What is missing to the fault-free accuracy after both is capacity, and training "
         "that is short.",
+        "",
+        "The same statistics explain rows above whose fault-free accuracy is far below that of the "
+        "chips: without a rescaling factor they were gathered on weights of which a share is "
+        "zero, and no longer fit when all weights are back.",
         "",
     ]
     return "\n".join(lines)
