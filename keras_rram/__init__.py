@@ -1,6 +1,6 @@
 """Train, evaluate, repair and deploy Keras models on fault-prone RRAM chips."""
 
-from keras_rram import constraints, data, faults, layers, models, normalization, roles
+from keras_rram import analog, constraints, data, faults, layers, models, normalization, roles
 from keras_rram.audit import Audit, audit
 from keras_rram.chips import Chip, erase, population
 from keras_rram.constraints import DropConnect
@@ -30,6 +30,7 @@ __all__ = [
     "Fault",
     "FaultModel",
     "StuckAtZero",
+    "analog",
     "audit",
     "bake",
     "constraints",

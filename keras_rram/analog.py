@@ -26,72 +26,12 @@ from keras_rram.layers import (
     DropConnectSeparableConv2D,
     faulty_layers,
 )
+from keras_rram.periphery import Analog, convert
 from keras_rram.transform import _rebuild
 
 Tensor = Any
 _BATCH = 100
 _KEPT = 100_000  # partial sums of a kernel that a batch adds to the quantile
-
-
-@dataclasses.dataclass(frozen=True)
-class Analog:
-    """What an array's periphery does.
-
-    Attributes:
-        adc_bits: bits `b` of the converters, 2 to 24; None for exact partial sums. The codes are
-            the integers from `-(2 ** (b - 1) - 1)` to `2 ** (b - 1) - 1`, with zero among them.
-        tile_rows: rows of a tile, whose products one converter sees summed.
-        read_noise: standard deviation of each weight's Gaussian noise, anew for every image and
-            every output position, as a share of the layer's largest weight (see
-            `keras_rram.constraints.WeightNoise` for the definition's source); it is added before
-            the converter.
-        coverage: share of the partial sums of the calibration images, by magnitude, that a layer's
-            converters do not clip, in `(0, 1]`; 1 sets the range to the largest.
-    """
-
-    adc_bits: int | None = 8
-    tile_rows: int = 128
-    read_noise: float = 0.0
-    coverage: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        for name, value, low, high in (
-            ("adc_bits", self.adc_bits, 2, 24),
-            ("tile_rows", self.tile_rows, 1, math.inf),
-        ):
-            if value is None and name == "adc_bits":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(
-                    f"`{name}` must be an integer from {low} to {high}"
-                    f"{', or None' if name == 'adc_bits' else ''}. Received: {name}={value!r}"
-                )
-        if not 0.0 <= self.read_noise < math.inf:
-            raise ValueError(
-                f"`read_noise` must be >= 0 and finite. Received: read_noise={self.read_noise}"
-            )
-        if not 0.0 < self.coverage <= 1.0:
-            raise ValueError(f"`coverage` must be in (0, 1]. Received: coverage={self.coverage}")
-
-
-def convert(partial: Tensor, limit: Tensor, bits: int) -> Tensor:
-    """Returns partial sums as a converter of `bits` bits and range `[-limit, limit]` reads them.
-
-    `step * clip(round(partial / step), -n, n)` with `n = 2 ** (bits - 1) - 1` and
-    `step = limit / n`; halves round to the even code.
-
-    Reference: clipping to a calibrated range and uniform rounding of each array's sum, as in
-    [CrossSim](https://github.com/sandialabs/cross-sim).
-
-    Args:
-        partial: tensor of any shape.
-        limit: scalar, `> 0`.
-        bits: integer `>= 2`.
-    """
-    codes = 2 ** (bits - 1) - 1
-    step = limit / codes
-    return step * ops.clip(ops.round(partial / step), -codes, codes)
 
 
 class AnalogMixin(DropConnectMixin):
@@ -107,12 +47,18 @@ class AnalogMixin(DropConnectMixin):
             them; None usually.
     """
 
+    is_analog = True
     observer: Callable[[str, Tensor], None] | None = None
 
     def __init__(self, *args: Any, analog: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.analog = Analog(**analog) if isinstance(analog, dict) else analog or Analog()
         self.adc_ranges: dict[str, keras.Variable] = {}
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether two inferences of the same input may differ."""
+        return super().is_noisy or self.analog.read_noise > 0
 
     def build(self, input_shape: Any) -> None:
         """Creates the layer's weights and the range of each kernel's converters."""

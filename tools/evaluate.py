@@ -18,6 +18,11 @@ pairs, broken as on a measured chip, at twice and thrice its rate:
   python -m tools.evaluate --model=runs/digits/model.keras --fault_rates=0.2,0.3 \
       --fault_model=differential_pair:stuck_off=0.0904,stuck_on=0.0175 --out=runs/pairs
 
+The same with the arrays' converters and read noise computed tile by tile, which is slower:
+
+  python -m tools.evaluate --model=runs/digits/model.keras --array=adc_bits=6,read_noise=0.01 \
+      --chips=20 --out=runs/arrays
+
 Each chip's batch normalization recalibrated on unlabelled training images before it is evaluated;
 and a comparison with another model, or with the run of one, on the same chips:
 
@@ -37,9 +42,7 @@ on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chip
 the files hold: `records`, `chip_result`, `PopulationResult.summary`, `PairedDifference`.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import pathlib
 from collections.abc import Sequence
@@ -48,6 +51,7 @@ from typing import Any
 from absl import flags
 
 from tools import cli
+from tools.population_report import compare, report, write
 
 FLAGS = flags.FLAGS
 
@@ -69,7 +73,15 @@ flags.DEFINE_enum(
     "engine", "auto", ["auto", "keras", "litert"], "What computes; auto takes the faster."
 )
 flags.DEFINE_enum("quantization", "float32", ["float32", "int8"], "Numbers of the litert engine.")
-flags.DEFINE_integer("calibration_images", 300, "Training images for int8.", lower_bound=1)
+flags.DEFINE_integer(
+    "calibration_images", 300, "Training images for int8 or --array.", lower_bound=1
+)
+flags.DEFINE_string(
+    "array",
+    None,
+    "Compute every faulty layer on arrays, as KEY=VALUE,KEY=VALUE of `keras_rram.analog.Analog`; "
+    "defaults: adc_bits=8,tile_rows=128,read_noise=0.0,coverage=1.0; adc_bits=none: exact sums.",
+)
 flags.DEFINE_float(
     "target_half_width", None, "Stop when the interval of the mean accuracy is that narrow."
 )
@@ -86,10 +98,9 @@ flags.DEFINE_list("split_variance", None, "Runs of several training seeds, inste
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
-_FIGURES = ("accuracy.png", "chips.png", "yield.png", "convergence.png")
 _NEEDS_MODEL = (
     "model", "target_half_width", "convert", "where", "resume", "repair", "compare_with",
-    "fault_model", "fault_rates", "exact",
+    "fault_model", "fault_rates", "exact", "array",
 )  # fmt: skip
 
 
@@ -122,12 +133,14 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
     from keras_rram.evaluation.fingerprint import array_sha256
     from keras_rram.faults import spec
 
-    data, options = _data()
+    array = _array()
+    dataset, data, options = _data()
     check_data(model, data)
     other = theirs = None
     if (FLAGS.compare_with or "").endswith(".keras"):
         other = _model(FLAGS.compare_with)
         check_data(other, data)
+        other = _on_arrays(other, array, dataset)
     elif FLAGS.compare_with:
         theirs = load_run(FLAGS.compare_with)
         chips = range(FLAGS.first_chip, FLAGS.first_chip + FLAGS.chips)
@@ -135,6 +148,7 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
             check_same_chips(theirs, fault_model, rates, chips, FLAGS.seed, array_sha256(*data))
         except ValueError as error:
             raise ValueError(f"--compare_with='{FLAGS.compare_with}': {error}") from None
+    model = _on_arrays(model, array, dataset)
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     options |= {"fault_model": fault_model, "rates": rates}
     found = _run(model, data, folder, options)
@@ -143,17 +157,18 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
         "commit": cli.commit(),
         "model": FLAGS.model,
         "fault_model": spec(fault_model),
+        "array": None if array is None else dataclasses.asdict(array),
         "repair": FLAGS.repair,
         "repair_images": None if FLAGS.repair == "none" else FLAGS.repair_images,
     }
-    _write(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     for result, reason in zip(found.results, found.reasons, strict=True):
         answers = sum(chip.total for chip in result.chips)
         print(
             f"{result.rate:.4g}: {len(result.chips):,} chips, {answers:,} answers ({reason}), "
             f"engine {found.engine}."
         )
-    _report(found.results, thresholds, folder)
+    report(found.results, thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None)
     is_whole = not found.interrupted
     if is_whole and other is not None:
         compared = _run(other, data, folder / "compared_with", options)
@@ -161,7 +176,7 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
     if not is_whole:
         cli.fail("interrupted; --resume goes on where it stopped.", code=130)
     if theirs is not None:
-        _compare(found.results, theirs, folder)
+        compare(found.results, theirs, folder, FLAGS.model, FLAGS.compare_with)
 
 
 def _run(model: Any, data: tuple[Any, Any], folder: pathlib.Path, options: dict[str, Any]) -> Any:
@@ -202,8 +217,32 @@ def _model(path: str | None) -> Any:
     return model
 
 
-def _data() -> tuple[tuple[Any, Any], dict[str, Any]]:
-    """Returns test images and labels, and what else `run_population` takes of the dataset."""
+def _array() -> Any:
+    """Returns the `Analog` of --array, or None."""
+    if FLAGS.array is None:
+        return None
+    from keras_rram.analog import Analog
+
+    if FLAGS.quantization == "int8" or FLAGS.engine == "litert":
+        raise ValueError("--array needs the keras engine, and --quantization=float32.")
+    try:
+        return Analog.parse(FLAGS.array)
+    except ValueError as error:
+        raise ValueError(f"--array: {error}") from None
+
+
+def _on_arrays(model: Any, array: Any, dataset: Any) -> Any:
+    """Returns the model on arrays, calibrated on training images, where --array says so."""
+    if array is None:
+        return model
+    from keras_rram.analog import to_analog
+
+    count = min(FLAGS.calibration_images, len(dataset.train_labels))
+    return to_analog(model, array, dataset.arrays("train", count)[0])
+
+
+def _data() -> tuple[Any, tuple[Any, Any], dict[str, Any]]:
+    """Returns the dataset, test images and labels, and what else `run_population` takes of it."""
     from keras_rram import data
 
     if FLAGS["repair_images"].present and FLAGS.repair == "none":
@@ -217,7 +256,7 @@ def _data() -> tuple[tuple[Any, Any], dict[str, Any]]:
         from keras_rram.repair import BatchNormRecalibration
 
         options["repair"] = BatchNormRecalibration(_unlabelled(dataset, FLAGS.repair_images))
-    return dataset.arrays("test", FLAGS.images), options
+    return dataset, dataset.arrays("test", FLAGS.images), options
 
 
 def _unlabelled(dataset: Any, count: int) -> Any:
@@ -246,7 +285,9 @@ def _merge(thresholds: list[float]) -> None:
         read_run(part)
     folder = cli.output_folder(FLAGS.out)
     merge_runs(FLAGS.merge, folder)
-    _report(tuple(load_run(str(folder))), thresholds, folder)
+    report(
+        tuple(load_run(str(folder))), thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None
+    )
 
 
 def _split_variance() -> None:
@@ -271,108 +312,8 @@ def _split_variance() -> None:
         "runs": FLAGS.split_variance,
         "splits": [{"rate": rate, **dataclasses.asdict(split)} for rate, split in splits.items()],
     }
-    _write(folder / "variance.json", json.dumps(content, indent=1) + "\n")
+    write(folder / "variance.json", json.dumps(content, indent=1) + "\n")
     print(f"Results: {folder}/")
-
-
-def _compare(results: Sequence[Any], others: Sequence[Any], folder: pathlib.Path) -> None:
-    """Prints and writes the difference to another model on the same chips."""
-    from keras_rram import plots
-    from keras_rram.evaluation import paired_difference
-    from keras_rram.evaluation.comparison import matched
-    from keras_rram.evaluation.tables import comparison_table
-
-    pairs = matched(results, others)
-    rows = [(a.summary(), b.summary(), paired_difference(a, b)) for a, b in pairs]
-    print(f"\nCompared with {FLAGS.compare_with}:\n{comparison_table(rows)}")
-    content = {
-        "schema": "keras_rram.comparison/1",
-        "compared_with": FLAGS.compare_with,
-        "comparisons": [
-            {"rate": a["rate"], "summary": a, "other": b, **dataclasses.asdict(difference)}
-            for a, b, difference in rows
-        ],
-    }
-    _write(folder / "comparison.json", json.dumps(content, indent=1) + "\n")
-    names = [pathlib.Path(FLAGS.model).stem, pathlib.Path(FLAGS.compare_with).stem]
-    if names[0] == names[1]:
-        names = [FLAGS.model, FLAGS.compare_with]
-    curves = dict(zip(names, zip(*pairs, strict=True), strict=True))
-    plots.accuracy_against_rate(curves, folder / "comparison.png")
-
-
-def _report(results: Sequence[Any], thresholds: list[float], folder: pathlib.Path) -> None:
-    """Prints the table and writes everything that is made of the chips' records."""
-    from keras_rram.evaluation.tables import population_table
-    from keras_rram.faults import deserialize, spec
-
-    rows = [
-        result.summary(yield_at=thresholds) | {"fault_model": spec(deserialize(result.fault_model))}
-        for result in results
-    ]
-    print(f"Fault model: {rows[0]['fault_model']}" + (" ..." if len(rows) > 1 else ""))
-    print(population_table(rows, thresholds))
-    if FLAGS.bootstrap:
-        _print_bootstrap(results)
-    populations = [json.loads(result.to_json()) for result in results]
-    content = {
-        "schema": "keras_rram.evaluation/1",
-        "summary": rows,
-        "populations": populations,
-    }
-    _write(folder / "results.json", json.dumps(content, indent=1) + "\n")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(folder / "summary.csv", text.getvalue())
-    tables = [result.to_csv() for result in results]
-    rest = "".join(table.partition("\n")[2] for table in tables[1:])
-    _write(folder / "chips.csv", tables[0] + rest)
-    _draw(results, folder)
-    print(f"Results: {folder}/")
-
-
-def _print_bootstrap(results: Sequence[Any]) -> None:
-    import numpy as np
-
-    for result in results:
-        if result.matrix is None or len(result.chips) < 2:
-            print("No bootstrap: it takes two chips, each on all images.")
-            continue
-        rng = np.random.default_rng(FLAGS.seed)
-        interval = result.mean_interval(method="bootstrap", rng=rng)
-        low, high = 100 * interval.low, 100 * interval.high
-        print(f"{100 * result.rate:.4g}% faults: {low:.2f}-{high:.2f} by {interval.method}.")
-
-
-def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
-    from keras_rram import plots
-
-    drawn = ["accuracy.png"]
-    plots.accuracy_against_rate(results, folder / "accuracy.png")
-    full = [result for result in results if result.folds == 1]
-    if full:
-        plots.chip_distribution(full, folder / "chips.png")
-        plots.yield_curve(full, folder / "yield.png")
-        drawn += ["chips.png", "yield.png"]
-    else:
-        print(
-            "No figures of single chips: each answered a part of the images, which is enough for "
-            "the mean only."
-        )
-    if any(len(result.chips) > 1 for result in results):
-        plots.convergence(results, folder / "convergence.png")
-        drawn.append("convergence.png")
-    for name in set(_FIGURES) - set(drawn):
-        (folder / name).unlink(missing_ok=True)  # of a run before it was resumed
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    from keras_rram.files import written_whole
-
-    with written_whole(path) as temporary:
-        temporary.write_text(text)
 
 
 def _numbers(name: str) -> list[float]:

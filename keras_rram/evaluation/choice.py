@@ -11,6 +11,7 @@ from keras_rram.chips import Chip
 from keras_rram.evaluation.engine import Engine
 from keras_rram.evaluation.keras_engine import KerasEngine, Repair
 from keras_rram.evaluation.parallel import Recipe, to_bytes
+from keras_rram.layers import faulty_layers
 
 ENGINES = ("auto", "keras", "litert")
 QUANTIZATIONS = ("float32", "int8")
@@ -106,12 +107,18 @@ def prepare(work: Workload, engine: str, jobs: int, needs_recipe: bool) -> Prepa
         else:
             log.info("Engine: keras, %s.", reason)
     elif engine == "litert":
+        if reason := _why_only_keras(work):
+            raise ValueError(f"expected engine='keras' (or 'auto'), {reason}. Received: 'litert'")
         return _litert(work, jobs, needs_recipe)
     return _keras(work, jobs, needs_recipe)
 
 
 def _why_keras(work: Workload) -> str | None:
     """Returns why "auto" does not try the litert engine, or None."""
+    if reason := _why_only_keras(work):
+        if work.quantization == "int8":
+            raise ValueError(f"quantization='int8' is not possible, {reason}.")
+        return reason
     if work.repair is not None:
         return "since a repair changes more than the bytes of kernels"
     backend = keras.backend.backend()
@@ -124,6 +131,16 @@ def _why_keras(work: Workload) -> str | None:
 
     if work.quantization == "float32" and tf.config.list_physical_devices("GPU"):
         return "since there is a GPU"
+    return None
+
+
+def _why_only_keras(work: Workload) -> str | None:
+    """Returns what of a model's inference no TFLite file has, or None."""
+    layers = faulty_layers(work.model).values()
+    if any(layer.is_analog for layer in layers):
+        return "since a TFLite file has no arrays with converters"
+    if any(layer.is_noisy for layer in layers):
+        return "since a TFLite file has no read noise"
     return None
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from keras_rram.chips import Chip, erase
 from keras_rram.evaluation.engine import Answers, Task, achieved_rate
 from keras_rram.faults import Fault
 from keras_rram.layers import faulty_layers
+from keras_rram.noise import reseed
 
 Repair = Callable[[keras.Model, dict[str, Fault]], AbstractContextManager[Any]]
 """Called as `with repair(model, chip_faults):` on a programmed model; undoes itself at the end."""
@@ -30,6 +31,9 @@ class KerasEngine:
     The test images are put on the device once, and one compiled function serves all chips: masks
     are variables, which are assigned and not traced. On JAX several chips go through the network at
     once (`jax.vmap`), as many as fit into memory.
+
+    Where reads are noisy, the noise of a batch follows from the chip and the batch's first image
+    alone: the answers do not depend on the chips before, on `jobs` or on the backend's threads.
 
     Args:
         model: built model with Drop-Connect layers, whose outputs are logits or probabilities
@@ -65,7 +69,8 @@ class KerasEngine:
         self._count, self._batch = len(images), min(batch, len(images))
         self._images = ops.convert_to_tensor(images)
         self._labels = ops.convert_to_tensor(np.asarray(labels, np.int32))
-        outputs = np.shape(self._logits(np.zeros(1, np.int32)))
+        with self._random_states_kept():
+            outputs = np.shape(self._logits(np.zeros(1, np.int32)))
         if len(outputs) != 2 or outputs[1] < 2:
             raise ValueError(
                 f"expected a classifier with outputs (n, classes), classes >= 2. Received: model "
@@ -75,13 +80,14 @@ class KerasEngine:
         self._compiled_for: tuple[bool, ...] | None = None
         self._predict: Callable[..., Any] = self._correct
         self.group = 1
-        if self._is_jax and repair is None:
+        self._is_noisy = any(layer.is_noisy for layer in self._layers())
+        if self._is_jax and repair is None and not self._is_noisy:
             self.group = _group_size(model, self._batch)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates each task's chip on its images; the model gets back what it held before."""
         answers: list[Answers] = []
-        with erase(self._model):
+        with self._random_states_kept(), erase(self._model):
             for part in self._alike(tasks):
                 answers += self._grouped(part) if self.group > 1 else [self._single(part[0])]
         return answers
@@ -102,8 +108,11 @@ class KerasEngine:
             if self._repair is not None and task.chip is not None:
                 stack.enter_context(self._repair(self._model, faults))
             self._compile()
-            state = self._state() if self._is_jax else ()
-            return Answers(self._run(task.images, *state), achieved_rate(faults))
+            if self._is_noisy:
+                correct = self._run_noisy(task)
+            else:
+                correct = self._run(task.images, *(self._state() if self._is_jax else ()))
+            return Answers(correct, achieved_rate(faults))
 
     def _grouped(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates chips side by side on JAX."""
@@ -121,11 +130,32 @@ class KerasEngine:
         correct = self._run(tasks[0].images, trainable, others, masks)
         return [Answers(row, rate) for row, rate in zip(correct, rates, strict=False)]
 
+    @contextmanager
+    def _random_states_kept(self) -> Iterator[None]:
+        states = [layer.seed_generator.state for layer in self._layers()]
+        held = [np.array(ops.convert_to_numpy(state)) for state in states]
+        try:
+            yield
+        finally:
+            for state, value in zip(states, held, strict=True):
+                state.assign(value)
+
     def _programmed(self, chip: Chip | None) -> AbstractContextManager[Any]:
         return erase(self._model) if chip is None else chip.program(self._model)
 
     def _faults(self, chip: Chip | None) -> dict[str, Fault]:
         return {} if chip is None else chip.faults(self._model)
+
+    def _run_noisy(self, task: Task) -> np.ndarray:
+        """Predicts in batches, each with noise of its own."""
+        images = np.arange(self._count) if task.images is None else np.asarray(task.images)
+        chip = (-1, -1) if task.chip is None else (task.chip.seed, task.chip.index)
+        parts = []
+        for start in range(0, len(images), self._batch):
+            batch = images[start : start + self._batch]
+            reseed(self._model, *chip, int(batch[0]))
+            parts.append(self._run(batch, *(self._state() if self._is_jax else ())))
+        return np.concatenate(parts)
 
     def _run(self, images: np.ndarray | None, *state: Any) -> np.ndarray:
         """Predicts in batches; returns booleans, images last."""

@@ -68,6 +68,8 @@ class DropConnectMixin(_MixinBase):
     _held_kernels: Any = None
     _constraint_arguments: tuple[str, ...] = ("kernel_constraint",)
     read_noise: Any = None
+    is_analog = False
+    """Whether inference computes more than a product with the effective kernel."""
 
     def __init__(self, *args: Any, drop_connect: Any = None, **kwargs: Any):
         has_offsets = kwargs.pop("fault_offsets", False)
@@ -82,6 +84,11 @@ class DropConnectMixin(_MixinBase):
             self.seed_generator = keras.random.SeedGenerator(
                 None if seed is None else _stream_seed(seed, self.name)
             )
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether two inferences of the same input may differ."""
+        return self.read_noise is not None
 
     def _resolve_drop_connect(self, drop_connect: DropConnect | None) -> DropConnect | None:
         """Takes a `DropConnect` out of the Keras constraint arguments, where it means the same."""
