@@ -3,8 +3,9 @@
 from keras_rram import analog, constraints, data, faults, layers, models, normalization, roles
 from keras_rram.audit import Audit, audit
 from keras_rram.chips import Chip, erase, population
-from keras_rram.constraints import DropConnect
+from keras_rram.constraints import DropConnect, WeightNoise
 from keras_rram.faults import Fault, FaultModel, StuckAtZero
+from keras_rram.fresh_chips import FreshChips
 from keras_rram.layers import (
     DropConnectConv2D,
     DropConnectDense,
@@ -13,6 +14,7 @@ from keras_rram.layers import (
     faulty_layers,
     set_drop_rate,
 )
+from keras_rram.noise import NoiseInjection, read_noise
 from keras_rram.repair import BatchNormRecalibration, recalibrate_batch_norm
 from keras_rram.transform import bake, to_drop_connect
 
@@ -29,7 +31,10 @@ __all__ = [
     "DropConnectSeparableConv2D",
     "Fault",
     "FaultModel",
+    "FreshChips",
+    "NoiseInjection",
     "StuckAtZero",
+    "WeightNoise",
     "analog",
     "audit",
     "bake",
@@ -42,6 +47,7 @@ __all__ = [
     "models",
     "normalization",
     "population",
+    "read_noise",
     "recalibrate_batch_norm",
     "roles",
     "set_drop_rate",

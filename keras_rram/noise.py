@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_rram.cell_noise import READS, has_tensors, on_cells
 from keras_rram.constraints import KernelNoise, WeightNoise, drop_connect
 from keras_rram.faults import (
     Composed,
@@ -37,6 +38,7 @@ def _composed(model: Composed, kernel: Tensor, seed: Any, reference: Tensor) -> 
 
 
 # Class of a fault model -> the same in tensors: (model, kernel, seed, stored kernel) -> kernel.
+# Those of cells are in `keras_rram.cell_noise`.
 IN_GRAPH: dict[type, InGraph] = {
     StuckAtZero: _stuck_at_zero,
     Composed: _composed,
@@ -49,7 +51,7 @@ def in_graph(model: FaultModel) -> InGraph:
     Raises:
         ValueError: if there is none.
     """
-    form = IN_GRAPH.get(type(model))
+    form = on_cells if has_tensors(model) else IN_GRAPH.get(type(model))
     if form is None or getattr(model, "exact", False):
         raise _not_in_graph(model)
     if isinstance(model, Composed):
@@ -59,10 +61,11 @@ def in_graph(model: FaultModel) -> InGraph:
 
 
 def _not_in_graph(model: Any) -> ValueError:
-    known = ", ".join(kind.__name__ for kind in IN_GRAPH)
+    known = ", ".join(kind.__name__ for kind in (*IN_GRAPH, *READS))
     return ValueError(
-        f"{model} cannot be drawn anew inside a training step; these can: {known}. Program a new "
-        "chip between steps instead: keras_rram.FreshChips(fault_model) in `callbacks`."
+        f"{model} cannot be drawn anew inside a training step; these can, on mappings with analog "
+        f"cells and one scale for a kernel: {known}. Program a new chip between steps instead: "
+        "keras_rram.FreshChips(fault_model) in `callbacks`."
     )
 
 
@@ -70,7 +73,8 @@ def _not_in_graph(model: Any) -> ValueError:
 class NoiseInjection(KernelNoise):
     """Draws the faults of a fresh chip in every training step, inside the compiled step.
 
-    For the fault models of `IN_GRAPH`; `FreshChips` serves all others. The draws follow the same
+    For independent weights and for cells that fail, vary or drift independently; `FreshChips`
+    serves all others. The draws follow the same
     distribution as `FaultModel.sample`, with other random numbers. Gradients pass through the
     faults: where a weight is multiplied, its gradient is, and where it is stuck, it is zero.
 
@@ -83,7 +87,7 @@ class NoiseInjection(KernelNoise):
     Example: 10% dropped and every conductance varied, in every step.
 
     ```python
-    noise = NoiseInjection("lognormal:sigma=0.2")
+    noise = NoiseInjection("lognormal_variation:sigma=0.2")
     model = to_drop_connect(model, DropConnect(0.1, noise=noise))
     ```
     """
