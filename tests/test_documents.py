@@ -1,0 +1,29 @@
+"""The examples in the documents run as they are printed."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def example(name: str) -> str:
+    return max(re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL), key=len)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports to TFLite")
+@pytest.mark.parametrize(
+    ("name", "file"), [("README.md", "chip7.tflite"), ("docs/measured_maps.md", "measured.tflite")]
+)
+def test_an_example(name, file, tmp_path):
+    code = example(name).replace("chips=50", "chips=3")
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / file).stat().st_size > 10_000
