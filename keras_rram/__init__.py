@@ -1,22 +1,24 @@
 """Train, evaluate, repair and deploy Keras models on fault-prone RRAM chips."""
 
-from keras_rram import analog, constraints, data, faults, layers, models, normalization, roles
-from keras_rram.audit import Audit, audit
-from keras_rram.chips import Chip, erase, population
-from keras_rram.constraints import DropConnect, WeightNoise
+from keras_rram import data, faults, hardware, layers, models, noise, repair, training
+from keras_rram.chips import Audit, Chip, audit, erase, population
 from keras_rram.faults import Fault, FaultModel, StuckAtZero
-from keras_rram.fresh_chips import FreshChips
+from keras_rram.hardware import summary_table
 from keras_rram.layers import (
+    DropConnect,
     DropConnectConv2D,
     DropConnectDense,
     DropConnectDepthwiseConv2D,
     DropConnectSeparableConv2D,
+    WeightNoise,
+    bake,
     faulty_layers,
     set_drop_rate,
+    to_drop_connect,
 )
 from keras_rram.noise import NoiseInjection, read_noise
 from keras_rram.repair import BatchNormRecalibration, recalibrate_batch_norm
-from keras_rram.transform import bake, to_drop_connect
+from keras_rram.training import FreshChips
 
 __version__ = "0.1.0"
 
@@ -35,21 +37,22 @@ __all__ = [
     "NoiseInjection",
     "StuckAtZero",
     "WeightNoise",
-    "analog",
     "audit",
     "bake",
-    "constraints",
     "data",
     "erase",
     "faults",
     "faulty_layers",
+    "hardware",
     "layers",
     "models",
-    "normalization",
+    "noise",
     "population",
     "read_noise",
     "recalibrate_batch_norm",
-    "roles",
+    "repair",
     "set_drop_rate",
+    "summary_table",
     "to_drop_connect",
+    "training",
 ]

@@ -10,58 +10,49 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_rram"
 
-# Module -> modules of the package that it may import, itself aside.
+# Room -> rooms of the package that it may import, itself aside.
 ARROWS = {
-    "constraints": set(),
-    "roles": set(),
     "files": set(),
     "faults": set(),
-    "normalization": set(),
-    "augmentation": set(),
-    "dataset": {"augmentation"},
-    "data": {"augmentation", "dataset"},
-    "layers": {"constraints"},
-    "crossbars": {"faults"},
-    "tile_placement": {"crossbars", "faults", "layers"},
-    "tile_maps": {"chips", "crossbars", "faults", "files", "layers", "tile_placement"},
-    "plots_tiles": {"files", "tile_maps"},
-    "models": {"layers", "constraints", "roles", "normalization", "faults", "tile_placement"},
-    "chips": {"crossbars", "faults", "layers", "files"},
-    "audit": {"layers", "roles"},
-    "cell_precision": {"crossbars", "faults", "layers"},
-    "transform": {"layers", "constraints", "roles", "normalization"},
-    "cell_noise": {"faults"},
-    "noise": {"cell_noise", "constraints", "faults", "layers"},
-    "fresh_chips": {"chips", "faults"},
-    "periphery": set(),
-    "analog": {"chips", "faults", "layers", "periphery", "transform"},
-    "checkpoint": {"files"},
-    "recipes": {"checkpoint"},
-    "callbacks": {"checkpoint", "chips", "faults", "layers"},
-    "training": {"callbacks", "checkpoint", "dataset", "recipes"},
-    "repair": {"faults", "layers", "normalization"},
-    "evaluation": {"chips", "export", "faults", "files", "layers", "models", "noise"},
-    "export": {"chips", "constraints", "faults", "files", "layers", "transform"},
-    "plots": {"evaluation", "files"},
-    "plots_faults": {"evaluation", "files", "plots"},
-    "experiments": {"models", "constraints", "faults", "recipes"},
-    "reproduction": {
-        "callbacks",
+    "layers": set(),
+    "data": set(),
+    "chips": {"faults", "files", "layers"},
+    "noise": {"faults", "layers"},
+    "hardware": {"chips", "faults", "files", "layers"},
+    "models": {"layers"},
+    "training": {"chips", "data", "faults", "files", "layers", "noise"},
+    "repair": {"chips", "data", "faults", "layers"},
+    "export": {"chips", "faults", "files", "hardware", "layers"},
+    "evaluation": {
+        "chips",
+        "export",
+        "faults",
+        "files",
+        "hardware",
+        "layers",
+        "noise",
+        "repair",
+    },
+    "plots": {"evaluation", "files", "hardware"},
+    "study": {
         "chips",
         "data",
-        "dataset",
         "evaluation",
-        "experiments",
+        "faults",
         "files",
+        "layers",
+        "models",
         "plots",
         "repair",
         "training",
     },
 }
+MOST_MODULES_AT_THE_ROOT = 5
 NEVER_TENSORFLOW_AT_IMPORT = sorted(
     path
     for path in PACKAGE.rglob("*.py")
-    if path.relative_to(PACKAGE).parts[0] != "export" and path.name != "litert_engine.py"
+    if path.relative_to(PACKAGE).parts[0] != "export"
+    and path.parts[-2:] != ("engines", "litert.py")
 )
 
 
@@ -75,6 +66,12 @@ def imported(path: pathlib.Path, top_level_only: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def test_every_room_has_its_arrows():
+    rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in modules()}
+    assert rooms - {"__init__"} == set(ARROWS)
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_MODULES_AT_THE_ROOT
 
 
 def modules() -> list[pathlib.Path]:

@@ -18,7 +18,7 @@ flags.disclaim_key_flags()
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# Text and not made from `keras_rram.faults.grammar`, which cannot be imported before a backend is
+# Text and not made from `keras_rram.faults.text`, which cannot be imported before a backend is
 # chosen; a test holds them together.
 FAULT_MODEL_HELP = """What is wrong with the cells of a chip, as NAME:KEY=VALUE,KEY=VALUE; several
 on one chip are joined by '+', and then each says its own rate. Names, keys and defaults:

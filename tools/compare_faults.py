@@ -91,10 +91,11 @@ def main(argv: Sequence[str]) -> None:
     del argv
     import numpy as np
 
-    from keras_rram import data, plots_faults
+    from keras_rram import data
     from keras_rram.evaluation import run_population
     from keras_rram.evaluation.arguments import check_data
     from keras_rram.faults import at_rate, spec
+    from keras_rram.plots import faults as plots_faults
 
     rates = _rates()
     texts = _texts()

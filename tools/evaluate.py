@@ -79,7 +79,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "array",
     None,
-    "Compute every faulty layer on arrays, as KEY=VALUE,KEY=VALUE of `keras_rram.analog.Analog`; "
+    "Compute every faulty layer on arrays, as KEY=VALUE,KEY=VALUE of `hardware.arrays.Analog`; "
     "defaults: adc_bits=8,tile_rows=128,read_noise=0.0,coverage=1.0; adc_bits=none: exact sums.",
 )
 flags.DEFINE_float(
@@ -221,7 +221,7 @@ def _array() -> Any:
     """Returns the `Analog` of --array, or None."""
     if FLAGS.array is None:
         return None
-    from keras_rram.analog import Analog
+    from keras_rram.hardware.arrays import Analog
 
     if FLAGS.quantization == "int8" or FLAGS.engine == "litert":
         raise ValueError("--array needs the keras engine, and --quantization=float32.")
@@ -235,7 +235,7 @@ def _on_arrays(model: Any, array: Any, dataset: Any) -> Any:
     """Returns the model on arrays, calibrated on training images, where --array says so."""
     if array is None:
         return model
-    from keras_rram.analog import to_analog
+    from keras_rram.hardware.arrays import to_analog
 
     count = min(FLAGS.calibration_images, len(dataset.train_labels))
     return to_analog(model, array, dataset.arrays("train", count)[0])
@@ -253,7 +253,7 @@ def _data() -> tuple[Any, tuple[Any, Any], dict[str, Any]]:
         count = min(FLAGS.calibration_images, len(dataset.train_labels))
         options["calibration"], _ = dataset.arrays("train", count)
     if FLAGS.repair == "batch_norm":
-        from keras_rram.repair import BatchNormRecalibration
+        from keras_rram.repair.batch_norm import BatchNormRecalibration
 
         options["repair"] = BatchNormRecalibration(_unlabelled(dataset, FLAGS.repair_images))
     return dataset, dataset.arrays("test", FLAGS.images), options
@@ -279,7 +279,7 @@ def _check_no_model(mode: str) -> None:
 def _merge(thresholds: list[float]) -> None:
     _check_no_model("merge")
     from keras_rram.evaluation import load_run, merge_runs
-    from keras_rram.evaluation.records import read_run
+    from keras_rram.evaluation.run_folder import read_run
 
     for part in FLAGS.merge:
         read_run(part)

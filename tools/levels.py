@@ -173,7 +173,7 @@ def _draw(rows: Sequence[Row], faults: str, path: pathlib.Path) -> None:
     from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
     from keras_rram.files import written_whole
-    from keras_rram.plots import COLOURS
+    from keras_rram.plots.populations import COLOURS
 
     figure = Figure(figsize=(6.0, 3.9), layout="constrained")
     axes = figure.subplots()

@@ -19,10 +19,10 @@ def compare(
     other: str,
 ) -> None:
     """Prints and writes the difference to another model on the same chips."""
-    from keras_rram import plots
     from keras_rram.evaluation import paired_difference
     from keras_rram.evaluation.comparison import matched
     from keras_rram.evaluation.tables import comparison_table
+    from keras_rram.plots import populations as plots
 
     pairs = matched(results, others)
     rows = [(a.summary(), b.summary(), paired_difference(a, b)) for a, b in pairs]
@@ -94,7 +94,7 @@ def _print_bootstrap(results: Sequence[Any], seed: int) -> None:
 
 
 def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
-    from keras_rram import plots
+    from keras_rram.plots import populations as plots
 
     drawn = ["accuracy.png"]
     plots.accuracy_against_rate(results, folder / "accuracy.png")

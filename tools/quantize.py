@@ -212,7 +212,7 @@ def _draw(
     from matplotlib.ticker import PercentFormatter
 
     from keras_rram.files import written_whole
-    from keras_rram.plots import COLOURS
+    from keras_rram.plots.populations import COLOURS
 
     figure = Figure(figsize=(6.4, 1.1 + 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots()

@@ -8,7 +8,7 @@ with the study's 200 epochs on a GPU, with the JAX backend:
   python -m tools.reproduce --panel=4C --scale=paper --backend=jax --data_dir=DIR \
       --out=runs/reproduction
 
-`--panel` takes panels (2A-2C, 3A-3C, S1A-S1E, 4A-4F, all: see `keras_rram.experiments.PANELS`) and
+`--panel` takes panels (2A-2C, 3A-3C, S1A-S1E, 4A-4F, all: see `keras_rram.study.panels.PANELS`) and
 groups of them: mnist, cifar10, architectures, all_panels. The same command continues what was
 killed or is missing, and repeats nothing. `--protocol=published` trains and evaluates as the
 study's code did. `--publish=docs` copies the small results to `docs/reproduction/` and rebuilds
@@ -42,8 +42,8 @@ flags.DEFINE_enum("device", None, ["cpu", "gpu"], "Where to compute; default: a 
 def main(argv: Sequence[str]) -> None:
     """Runs the panels and publishes them, as the flags say."""
     del argv
-    from keras_rram import experiments
-    from keras_rram.reproduction import Run, run_panel
+    from keras_rram.study import Run, run_panel
+    from keras_rram.study import panels as experiments
 
     runs = []
     for name in _panels(experiments):
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     if runs:
         print(f"Results: {FLAGS.out}/")
     if FLAGS.publish:
-        from keras_rram.reproduction import publish
+        from keras_rram.study import publish
 
         print(f"Page: {publish(FLAGS.out, FLAGS.publish)}")
 

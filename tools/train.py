@@ -52,7 +52,9 @@ flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
 flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
 flags.DEFINE_integer("train_images", None, "Use this many training images, a stratified part.")
-flags.DEFINE_string("recipe", None, "Recipe by name; default: by dataset. See keras_rram.recipes.")
+flags.DEFINE_string(
+    "recipe", None, "Recipe by name; default: by dataset. See keras_rram.training.recipes."
+)
 flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.")
 flags.DEFINE_integer("batch_size", None, "Batch size, instead of the recipe's.")
 flags.DEFINE_float("learning_rate", None, "Learning rate, instead of the recipe's.")
@@ -81,11 +83,11 @@ def main(argv: Sequence[str]) -> None:
     import keras
 
     from keras_rram import DropConnect, data, models
-    from keras_rram.callbacks import ChipValidation
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
-    from keras_rram.models import summary_table
-    from keras_rram.training import train
+    from keras_rram.hardware import summary_table
+    from keras_rram.training.loop import train
+    from keras_rram.training.on_chips import ChipValidation
 
     recipe = _recipe()
     options = _model_options()
@@ -169,7 +171,7 @@ def _check_same_chips(config: pathlib.Path, fault_model: str) -> None:
 
 
 def _recipe() -> Any:
-    from keras_rram.recipes import RECIPES
+    from keras_rram.training.recipes import RECIPES
 
     name = FLAGS.recipe or _RECIPE_OF_DATA.get(FLAGS.data, "digits")
     if name not in RECIPES:
@@ -208,8 +210,8 @@ def _model_options() -> dict[str, Any]:
 
 
 def _write_history(folder: pathlib.Path, history: Sequence[Mapping[str, float]]) -> None:
-    from keras_rram import plots
     from keras_rram.files import written_whole
+    from keras_rram.plots import populations as plots
 
     with written_whole(folder / "history.csv") as temporary, temporary.open("w") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))

@@ -6,32 +6,32 @@ What is here is for users. The engines behind `engine=` are `KerasEngine` in `ke
 
 from keras_rram.evaluation.access import access_tier
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.choice import ENGINES, QUANTIZATIONS
 from keras_rram.evaluation.comparison import (
     PairedDifference,
     VarianceSplit,
     paired_difference,
     variance_split,
 )
-from keras_rram.evaluation.engine import Engine
-from keras_rram.evaluation.keras_engine import KerasEngine, Repair
+from keras_rram.evaluation.engines.choose import ENGINES, QUANTIZATIONS
+from keras_rram.evaluation.engines.keras import KerasEngine, Repair
+from keras_rram.evaluation.engines.protocol import Engine
 from keras_rram.evaluation.population import (
     Evaluation,
     evaluate_population,
     load_run,
     run_population,
 )
-from keras_rram.evaluation.records import merge_runs
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.statistics import (
+from keras_rram.evaluation.run_folder import merge_runs
+from keras_rram.evaluation.statistics.intervals import (
     Interval,
     Yield,
     quantile_bound,
     smallest_population,
     wilson_interval,
 )
-from keras_rram.evaluation.stopping import StopRule
-from keras_rram.evaluation.two_way import bootstrap_interval, two_way_interval
+from keras_rram.evaluation.statistics.stopping import StopRule
+from keras_rram.evaluation.statistics.two_way import bootstrap_interval, two_way_interval
 
 __all__ = [
     "ENGINES",

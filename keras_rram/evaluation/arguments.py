@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_rram.evaluation.stopping import StopRule
+from keras_rram.evaluation.statistics.stopping import StopRule
 from keras_rram.faults import FaultModel, at_rate
 from keras_rram.layers import faulty_layers
 

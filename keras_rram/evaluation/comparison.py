@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_rram.evaluation.folds import fold_interval
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.statistics import Images, Interval, effective_df, t_interval
-from keras_rram.evaluation.two_way import two_way_interval
+from keras_rram.evaluation.statistics.folds import fold_interval
+from keras_rram.evaluation.statistics.intervals import Images, Interval, effective_df, t_interval
+from keras_rram.evaluation.statistics.two_way import two_way_interval
 from keras_rram.faults import FaultModel, at_rate, deserialize
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.evaluation.keras_engine import Repair
+from keras_rram.evaluation.engines.keras import Repair
 from keras_rram.faults import FaultModel, serialize
 from keras_rram.layers import DropConnectMixin, faulty_layers
 

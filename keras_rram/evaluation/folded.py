@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.folds import fold_of, stratified_folds
+from keras_rram.evaluation.statistics.folds import fold_of, stratified_folds
 
 
 class FoldedImages:

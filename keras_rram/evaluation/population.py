@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip
+from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.arguments import (
     at_rates,
     check_data,
@@ -18,7 +18,8 @@ from keras_rram.evaluation.arguments import (
     stop_rule,
 )
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.choice import Workload, check_choice
+from keras_rram.evaluation.engines.choose import Workload, check_choice
+from keras_rram.evaluation.engines.keras import Repair
 from keras_rram.evaluation.fingerprint import (
     array_sha256,
     describe_repair,
@@ -26,14 +27,13 @@ from keras_rram.evaluation.fingerprint import (
     without_rate,
 )
 from keras_rram.evaluation.folded import FoldedImages
-from keras_rram.evaluation.keras_engine import Repair
 from keras_rram.evaluation.progress import Progress
 from keras_rram.evaluation.rate_run import RateRun
-from keras_rram.evaluation.records import Records, read_run
 from keras_rram.evaluation.results import PopulationResult
+from keras_rram.evaluation.run_folder import Records, read_run
 from keras_rram.evaluation.runner import Runner
-from keras_rram.evaluation.statistics import Interval
-from keras_rram.evaluation.stopping import StopRule
+from keras_rram.evaluation.statistics.intervals import Interval
+from keras_rram.evaluation.statistics.stopping import StopRule
 from keras_rram.faults import FaultModel, at_rate, deserialize, serialize
 from keras_rram.layers import faulty_layers
 
@@ -92,7 +92,7 @@ def evaluate_population(
     Example:
 
     ```python
-    dataset = keras_rram.data.load("digits")
+    dataset = keras_rram.data.sources.load("digits")
     result = evaluate_population(model, StuckAtZero(0.1), chips=100, data=dataset.arrays("test"))
     print(result.mean, result.mean_interval(), result.yield_at(0.9))
     ```

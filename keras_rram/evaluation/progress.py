@@ -7,7 +7,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.two_way import chip_interval
+from keras_rram.evaluation.statistics.two_way import chip_interval
 
 
 class Progress:

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from keras_rram.chips import Chip
+from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.engine import Task
+from keras_rram.evaluation.engines.protocol import Task
 from keras_rram.evaluation.folded import FoldedImages
 from keras_rram.evaluation.progress import Progress
-from keras_rram.evaluation.records import Records
+from keras_rram.evaluation.run_folder import Records
 from keras_rram.evaluation.runner import Runner
-from keras_rram.evaluation.statistics import Interval
-from keras_rram.evaluation.stopping import Done, StopRule
+from keras_rram.evaluation.statistics.intervals import Interval
+from keras_rram.evaluation.statistics.stopping import Done, StopRule
 from keras_rram.faults import FaultModel
 
 

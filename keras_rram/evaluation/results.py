@@ -15,8 +15,8 @@ import numpy as np
 
 from keras_rram.evaluation.access import access_tier
 from keras_rram.evaluation.chip_result import ChipResult, chips_csv
-from keras_rram.evaluation.folds import fold_interval
-from keras_rram.evaluation.statistics import (
+from keras_rram.evaluation.statistics.folds import fold_interval
+from keras_rram.evaluation.statistics.intervals import (
     Images,
     Interval,
     Yield,
@@ -26,7 +26,7 @@ from keras_rram.evaluation.statistics import (
     smallest_population,
     wilson_interval,
 )
-from keras_rram.evaluation.two_way import (
+from keras_rram.evaluation.statistics.two_way import (
     bootstrap_interval,
     chip_interval,
     two_way,

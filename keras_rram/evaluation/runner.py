@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.choice import Prepared, Workload, prepare
-from keras_rram.evaluation.engine import Answers, Task
-from keras_rram.evaluation.parallel import Pool
-from keras_rram.evaluation.records import Records
+from keras_rram.evaluation.engines.choose import Prepared, Workload, prepare
+from keras_rram.evaluation.engines.protocol import Answers, Task
+from keras_rram.evaluation.engines.workers import Pool
+from keras_rram.evaluation.run_folder import Records
 
 
 class Runner:

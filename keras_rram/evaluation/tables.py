@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_rram.evaluation.comparison import PairedDifference, VarianceSplit
-from keras_rram.evaluation.statistics import smallest_population
+from keras_rram.evaluation.statistics.intervals import smallest_population
 
 
 def population_table(rows: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = ()) -> str:

@@ -6,12 +6,12 @@ from keras_rram.export.cross_check import against_conversion, against_quantizati
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.folder import PopulationExport, export_population
 from keras_rram.export.levels import quantize_levels, quantize_values
+from keras_rram.export.litert_model import LiteRTModel
 from keras_rram.export.micro import CArray, MicroModel, MicroReport, c_array, run_micro
-from keras_rram.export.patch import StuckValues, TFLitePatcher, convert_fault_free
+from keras_rram.export.patchable import StuckValues, TFLitePatcher, convert_fault_free
 from keras_rram.export.quantization_aware import QATResult, quantization_aware_train
 from keras_rram.export.reading import FileSummary, changed_weights, faults_from_files, summarize
 from keras_rram.export.report import ExportReport, read_sidecar
-from keras_rram.export.runner import LiteRTModel
 from keras_rram.export.tf_keras_twin import tf_keras_twin
 from keras_rram.export.tflite import Exporter, export_tflite
 from keras_rram.export.verify import (

@@ -9,7 +9,7 @@ import numpy as np
 from keras_rram.export.errors import ExportError
 from keras_rram.export.quiet import quiet
 from keras_rram.layers import faulty_layers
-from keras_rram.transform import bake
+from keras_rram.layers.convert import bake
 
 QUANTIZATIONS = ("int8", "float32", "float16", "dynamic", "int16x8")
 """int8: integers throughout, int8 in and out; dynamic: int8 weights of large kernels, float

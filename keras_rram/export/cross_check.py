@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip
+from keras_rram.chips.chip import Chip
 from keras_rram.export.convert import convert
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import parse
 from keras_rram.export.kernels import chip_faults
-from keras_rram.export.patch import TFLitePatcher
-from keras_rram.export.runner import LiteRTModel
+from keras_rram.export.litert_model import LiteRTModel
+from keras_rram.export.patchable import TFLitePatcher
 
 # A float32 weight this near to the middle of two steps may round either way: the converter folds
 # batch normalization in another order of operations when it quantizes.

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip
+from keras_rram.chips.chip import Chip
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import read
 from keras_rram.export.kernels import chip_gains

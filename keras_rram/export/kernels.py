@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip, Programmed, erase
+from keras_rram.chips.chip import Chip, Programmed, erase
 from keras_rram.faults import Fault
 from keras_rram.layers import CONVERTIBLE, DropConnectMixin, faulty_layers, weighted_layers
 

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.constraints import check_rate
 from keras_rram.export.convert import CALIBRATION_IMAGES, check_images
 from keras_rram.export.errors import ExportError
 from keras_rram.export.kernels import fault_free
 from keras_rram.export.quiet import quiet
 from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
 from keras_rram.layers import faulty_layers
+from keras_rram.layers.drop_connect import check_rate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import Graph, parse
-from keras_rram.export.mapping import Place, weight_tensors
+from keras_rram.export.kernel_places import Place, weight_tensors
 from keras_rram.faults import Fault
 
 

@@ -8,10 +8,10 @@ import pathlib
 from typing import Any
 
 from keras_rram import faults
-from keras_rram.chips import Chip
+from keras_rram.chips.chip import Chip
 from keras_rram.export.calibration import RangeChange
 from keras_rram.export.micro import MicroReport
-from keras_rram.export.patch import StuckValues
+from keras_rram.export.patchable import StuckValues
 from keras_rram.export.verify import Verification
 from keras_rram.files import written_whole
 

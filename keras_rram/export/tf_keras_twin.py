@@ -9,7 +9,7 @@ import keras
 
 from keras_rram.export.kernels import fault_free
 from keras_rram.export.quiet import quiet
-from keras_rram.transform import bake
+from keras_rram.layers.convert import bake
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
 

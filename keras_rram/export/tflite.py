@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip
+from keras_rram.chips.chip import Chip
 from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import check_calibration, check_images, convert
 from keras_rram.export.errors import ExportError, UnmappableError
@@ -21,7 +21,7 @@ from keras_rram.export.kernels import (
     weights_sha256,
 )
 from keras_rram.export.micro import MicroReport, run_micro
-from keras_rram.export.patch import StuckValues, TFLitePatcher, convert_fault_free
+from keras_rram.export.patchable import StuckValues, TFLitePatcher, convert_fault_free
 from keras_rram.export.report import ExportReport, Source, chip_identity, write_sidecar
 from keras_rram.export.verify import Thresholds, Verification, check_weights, compare
 from keras_rram.faults import Fault

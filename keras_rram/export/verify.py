@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip
+from keras_rram.chips.chip import Chip
 from keras_rram.export.errors import ExportError
 from keras_rram.export.kernels import chip_faults
-from keras_rram.export.patch import TFLitePatcher
-from keras_rram.export.runner import LiteRTModel
+from keras_rram.export.litert_model import LiteRTModel
+from keras_rram.export.patchable import TFLitePatcher
 from keras_rram.faults import Fault
 
 _KERAS_BATCH = 256

@@ -4,13 +4,13 @@ from keras_rram.faults.base import Fault, FaultModel, deserialize, serialize
 from keras_rram.faults.cells import CellFault, SameCells, StuckAtValues, StuckCells
 from keras_rram.faults.clusters import ClusteredFaults
 from keras_rram.faults.composed import Composed
-from keras_rram.faults.grammar import parse, spec
+from keras_rram.faults.crossbar import Crossbar, KernelShape
 from keras_rram.faults.mapping import CentredPair, DifferentialPair, Mapping, ReferenceColumn
 from keras_rram.faults.rates import at_rate
 from keras_rram.faults.slices import BitSlices
 from keras_rram.faults.structure import ColumnFaults, RowFaults, SpreadFaults
 from keras_rram.faults.stuck_at import StuckAtZero
-from keras_rram.faults.tiles import Crossbar, KernelShape
+from keras_rram.faults.text import parse, spec
 from keras_rram.faults.variation import Drift, FiniteOnOff, LognormalVariation
 
 __all__ = [

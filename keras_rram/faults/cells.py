@@ -132,7 +132,7 @@ class StuckCells(CellModel):
     expected share of the weights' signal that is lost: the expected mask is `1 - rate`. More
     *weights* are changed, since each has several cells: of a differential pair
     `1 - (1 - rate) * (1 - stuck_on)` (the off cell of a pair may well be stuck off), of a centred
-    pair `1 - (1 - rate) ** 2`. `keras_rram.audit` counts these.
+    pair `1 - (1 - rate) ** 2`. `keras_rram.chips.audit` counts these.
 
     Cells of one generator are nested: at higher rates the same cells are stuck at the same level,
     and more.

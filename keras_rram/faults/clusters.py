@@ -7,8 +7,8 @@ import numpy as np
 from scipy.fft import idct
 from scipy.special import ndtri
 
+from keras_rram.faults.crossbar import Crossbar
 from keras_rram.faults.structure import StructuredFaults, check_positive
-from keras_rram.faults.tiles import Crossbar
 
 _LEAST = 1e-4  # of the largest factor of a filter; changes correlations by its square
 

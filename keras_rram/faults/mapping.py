@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_rram.faults.base import Fault
-from keras_rram.faults.tiles import Crossbar
+from keras_rram.faults.crossbar import Crossbar
 
 SCALINGS = ("tensor", "channel")
 

@@ -28,9 +28,9 @@ class BitSlices(Mapping):
       [ISAAC, ISCA 2016](https://doi.org/10.1109/ISCA.2016.12): `ceil(8 / bits)` cells.
 
     The cells hold `quantize(kernel)`, so quantize a model first, with
-    `keras_rram.cell_precision.quantize_to_cells`: then a fault-free chip is the model exactly. Of
-    other kernels the chip holds the quantized weights too, and those that quantization moves count
-    as changed.
+    `keras_rram.hardware.precision.quantize_to_cells`: then a fault-free chip is the model exactly.
+    Of other kernels the chip holds the quantized weights too, and those that quantization moves
+    count as changed.
 
     The mask of a faulty weight, its slope in retraining, is the share of the weight's range that
     its healthy cells hold. Rounding has slope 1 (straight-through).

@@ -9,8 +9,8 @@ from scipy.special import betaincinv
 
 from keras_rram.faults.base import Fault
 from keras_rram.faults.cells import MAPPINGS, CellFault, needed
+from keras_rram.faults.crossbar import TILE, Crossbar, KernelShape, checked_tile
 from keras_rram.faults.mapping import Mapping
-from keras_rram.faults.tiles import TILE, Crossbar, KernelShape, checked_tile
 
 _STUCK = ("off", "on", "open")
 

@@ -9,6 +9,7 @@ from keras_rram.layers.attention import (
     DropConnectGroupQueryAttention,
     DropConnectMultiHeadAttention,
 )
+from keras_rram.layers.convert import bake, to_drop_connect
 from keras_rram.layers.convolution import (
     DropConnectConv1D,
     DropConnectConv1DTranspose,
@@ -24,8 +25,10 @@ from keras_rram.layers.depthwise import (
     DropConnectSeparableConv1D,
     DropConnectSeparableConv2D,
 )
+from keras_rram.layers.drop_connect import DropConnect, WeightNoise
 from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.network import faulty_layers, set_drop_rate, weighted_layers
+from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.layers.recurrent import (
     DropConnectConvLSTM1D,
     DropConnectConvLSTM2D,
@@ -40,6 +43,7 @@ from keras_rram.layers.wrappers import DropConnectTimeDistributed
 __all__ = [
     "CONVERTIBLE",
     "DIGITAL",
+    "DropConnect",
     "DropConnectConv1D",
     "DropConnectConv1DTranspose",
     "DropConnectConv2D",
@@ -62,7 +66,11 @@ __all__ = [
     "DropConnectSeparableConv2D",
     "DropConnectSimpleRNN",
     "DropConnectTimeDistributed",
+    "FusedBatchNormalization",
+    "WeightNoise",
+    "bake",
     "faulty_layers",
     "set_drop_rate",
+    "to_drop_connect",
     "weighted_layers",
 ]

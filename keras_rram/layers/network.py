@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_rram.constraints import DropConnect
+from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.twins import CONVERTIBLE
 

@@ -1,16 +1,16 @@
 """Building blocks: convolution + batch normalization, linear bottleneck, ResNet basic block.
 
 Every block is a function of a Keras tensor that names its layers `<place>_<role>`, and every layer
-with a kernel comes from a `Placement`, which knows the roles that sit on faulty hardware.
+with a kernel comes from a `LayerFactory`, which knows the roles that sit on faulty hardware.
 """
 
 from typing import Any
 
 import keras
 
+from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.models.arguments import check_choice, check_positive
-from keras_rram.models.placement import DATA_FORMAT, Placement
-from keras_rram.normalization import FusedBatchNormalization
+from keras_rram.models.layer_factory import DATA_FORMAT, LayerFactory
 
 KerasTensor = Any
 
@@ -34,7 +34,7 @@ def conv_bn(
     *,
     role: str,
     name: str,
-    placement: Placement | None = None,
+    factory: LayerFactory | None = None,
     centered: bool = False,
     kernel_initializer: str | keras.Initializer = "he_normal",
 ) -> KerasTensor:
@@ -45,10 +45,10 @@ def conv_bn(
         filters: output channels.
         kernel_size: side of the kernel.
         stride: stride of the convolution; an output side is `ceil(side / stride)`.
-        role: the convolution's role, see `keras_rram.roles.ROLES`.
+        role: the convolution's role, see `keras_rram.layers.roles.ROLES`.
         name: layer name of the convolution, ends with the role; the batch normalization is
             `<name>_bn`.
-        placement: which roles are faulty; None for plain Keras layers.
+        factory: which roles are faulty; None for plain Keras layers.
         centered: center the kernel on every `stride`-th pixel, first one included (zero padding on
             all sides, as Caffe and PyTorch do, hence the networks of He et al.), rather than
             `padding="same"`, which at stride 2 and even sides shifts it by one pixel.
@@ -58,7 +58,7 @@ def conv_bn(
         Tensor of shape `(batch, ceil(height / stride), ceil(width / stride), filters)`.
     """
     x, padding = _pad(x, kernel_size, stride, centered, name)
-    x = (placement or Placement()).conv2d(
+    x = (factory or LayerFactory()).conv2d(
         filters,
         kernel_size,
         strides=stride,
@@ -91,7 +91,7 @@ def linear_bottleneck(
     expansion: int = 6,
     *,
     name: str,
-    placement: Placement | None = None,
+    factory: LayerFactory | None = None,
     broadcast_shortcut: bool = False,
     centered: bool = False,
 ) -> KerasTensor:
@@ -112,7 +112,7 @@ def linear_bottleneck(
         expansion: channels between expansion and projection, as a multiple of the input channels.
         name: place in the network; the layers are `<name>_expand`, `<name>_depthwise` and
             `<name>_project`, each with `<layer>_bn`.
-        placement: which roles are faulty; None for plain Keras layers.
+        factory: which roles are faulty; None for plain Keras layers.
         broadcast_shortcut: always add the input, repeating a single channel where `filters` is
             more: the deviation of the study's published code.
         centered: padding at stride 2, see `conv_bn`.
@@ -128,11 +128,11 @@ def linear_bottleneck(
 
     ```python
     inputs = keras.Input((28, 28, 8))
-    outputs = linear_bottleneck(inputs, 8, name="block1", placement=Placement(drop_connect=0.2))
+    outputs = linear_bottleneck(inputs, 8, name="block1", factory=LayerFactory(drop_connect=0.2))
     ```
     """
     check_positive(filters=filters, stride=stride, expansion=expansion)
-    placement = placement or Placement()
+    factory = factory or LayerFactory()
     channels = x.shape[-1]
     adds = stride == 1 and channels == filters
     if broadcast_shortcut and not adds and (stride != 1 or channels != 1):
@@ -150,14 +150,14 @@ def linear_bottleneck(
             1,
             role="expand",
             name=expand,
-            placement=placement,
+            factory=factory,
             kernel_initializer=mobilenet_initializer(),
         )
         y = keras.layers.ReLU(max_value=6.0, name=f"{expand}_relu")(y)
 
     depthwise = f"{name}_depthwise"
     y, padding = _pad(y, 3, stride, centered, depthwise)
-    y = placement.depthwise_conv2d(
+    y = factory.depthwise_conv2d(
         3,
         strides=stride,
         padding=padding,
@@ -174,7 +174,7 @@ def linear_bottleneck(
         1,
         role="project",
         name=f"{name}_project",
-        placement=placement,
+        factory=factory,
         kernel_initializer=mobilenet_initializer(),
     )
     if adds or broadcast_shortcut:
@@ -191,7 +191,7 @@ def basic_block(
     replaced: tuple[bool, bool] = (False, False),
     shortcut: str = "A",
     expansion: int = 6,
-    placement: Placement | None = None,
+    factory: LayerFactory | None = None,
 ) -> KerasTensor:
     """The basic block of ResNet, whose convolutions may be replaced by linear bottlenecks.
 
@@ -214,7 +214,7 @@ def basic_block(
             pixel and pads the channels with zeros, half on each side, without any parameter;
             "projection" is a 1x1 convolution with batch normalization (option B of the paper).
         expansion: expansion of the linear bottlenecks.
-        placement: which roles are faulty; None for plain Keras layers.
+        factory: which roles are faulty; None for plain Keras layers.
 
     Returns:
         Tensor of shape `(batch, ceil(height / stride), ceil(width / stride), filters)`.
@@ -232,12 +232,12 @@ def basic_block(
     """
     check_positive(filters=filters, stride=stride, expansion=expansion)
     check_choice("shortcut", shortcut, SHORTCUTS)
-    placement = placement or Placement()
+    factory = factory or LayerFactory()
 
     def convolution(y: KerasTensor, stride: int, name: str, replace: bool) -> KerasTensor:
         if replace:
             y = linear_bottleneck(
-                y, filters, stride, expansion, name=name, placement=placement, centered=True
+                y, filters, stride, expansion, name=name, factory=factory, centered=True
             )
             return batch_normalization(y, name=f"{name}_bn")
         return conv_bn(
@@ -247,7 +247,7 @@ def basic_block(
             stride,
             role="conv",
             name=f"{name}_conv",
-            placement=placement,
+            factory=factory,
             centered=True,
         )
 
@@ -261,7 +261,7 @@ def basic_block(
         if shortcut == "A":
             x = _option_a_shortcut(x, filters, stride, name=name)
         else:
-            x = conv_bn(x, filters, 1, stride, role="shortcut", name=name, placement=placement)
+            x = conv_bn(x, filters, 1, stride, role="shortcut", name=name, factory=factory)
     y = keras.layers.Add(name=f"{second}_add")([x, y])
     return keras.layers.ReLU(name=f"{second}_relu")(y)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_rram.constraints import DropConnect
+from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.models.arguments import check_choice, check_input_shape, check_positive
 from keras_rram.models.blocks import conv_bn, linear_bottleneck, mobilenet_initializer
-from keras_rram.models.placement import DATA_FORMAT, Placement
+from keras_rram.models.layer_factory import DATA_FORMAT, LayerFactory
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def mini_mobilenet(
             "`broadcast_shortcut=True` needs variant='published' and one input channel. "
             f"Received: variant={variant!r}, input_shape={input_shape}. Leave it out."
         )
-    placement = Placement(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope)
 
     inputs = x = keras.Input(shape, name="image")
     if table.stem is not None:
@@ -113,7 +113,7 @@ def mini_mobilenet(
             2,
             role="stem",
             name="stem",
-            placement=placement,
+            factory=factory,
             kernel_initializer=mobilenet_initializer(),
         )
         x = keras.layers.ReLU(max_value=6.0, name="stem_relu")(x)
@@ -124,7 +124,7 @@ def mini_mobilenet(
             stride,
             expansion,
             name=f"block{number}",
-            placement=placement,
+            factory=factory,
             broadcast_shortcut=broadcast_shortcut,
         )
     if table.top is None:
@@ -136,14 +136,14 @@ def mini_mobilenet(
             1,
             role="conv",
             name="top_conv",
-            placement=placement,
+            factory=factory,
             kernel_initializer=mobilenet_initializer(),
         )
         x = keras.layers.ReLU(max_value=6.0, name="top_conv_relu")(x)
         x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
-    outputs = placement.dense(classes, name="head")(x)
+    outputs = factory.dense(classes, name="head")(x)
     model_name = name or f"mini_mobilenet_{variant}_{bottlenecks}"
-    return placement.checked(keras.Model(inputs, outputs, name=model_name))
+    return factory.checked(keras.Model(inputs, outputs, name=model_name))
 
 
 def _total_stride(table: _Variant, rows: tuple[tuple[int, int], ...]) -> int:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_rram.constraints import DropConnect
+from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.models.arguments import check_choice, check_input_shape, check_positive
 from keras_rram.models.blocks import conv_bn, linear_bottleneck, mobilenet_initializer
-from keras_rram.models.placement import DATA_FORMAT, Placement
+from keras_rram.models.layer_factory import DATA_FORMAT, LayerFactory
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def mobilenet_v2(
     for _, _, _, stride in table.stages:
         least_side *= stride
     shape = check_input_shape(input_shape, least_side, f"its strides multiply to {least_side}")
-    placement = Placement(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope)
 
     def conv_relu6(
         x: keras.KerasTensor, filters: int, kernel_size: int, stride: int, role: str, name: str
@@ -112,7 +112,7 @@ def mobilenet_v2(
             stride,
             role=role,
             name=name,
-            placement=placement,
+            factory=factory,
             kernel_initializer=mobilenet_initializer(),
         )
         return keras.layers.ReLU(max_value=6.0, name=f"{name}_relu")(x)
@@ -128,14 +128,14 @@ def mobilenet_v2(
                 1 if bottleneck else stride,
                 expansion,
                 name=f"block{number}",
-                placement=placement,
+                factory=factory,
             )
             number += 1
     x = conv_relu6(x, _rounded(max(alpha, 1.0) * _TOP), 1, 1, "conv", "top_conv")
     x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
-    outputs = placement.dense(classes, name="head")(x)
+    outputs = factory.dense(classes, name="head")(x)
     model_name = name or f"mobilenet_v2_{variant}_{alpha:g}"
-    return placement.checked(keras.Model(inputs, outputs, name=model_name))
+    return factory.checked(keras.Model(inputs, outputs, name=model_name))
 
 
 def _rounded(channels: float) -> int:

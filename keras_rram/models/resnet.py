@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_rram.constraints import DropConnect
+from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.models.arguments import check_choice, check_input_shape, check_positive
 from keras_rram.models.blocks import SHORTCUTS, basic_block, conv_bn
-from keras_rram.models.placement import DATA_FORMAT, Placement
+from keras_rram.models.layer_factory import DATA_FORMAT, LayerFactory
 
 # Layers with weights -> basic blocks in each of the three stages: depth = 6 n + 2.
 DEPTHS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18}
@@ -74,10 +74,10 @@ def resnet(
     check_positive(expansion=expansion, width=width, classes=classes)
     check_choice("shortcut", shortcut, SHORTCUTS)
     shape = check_input_shape(input_shape, 4, "two of its blocks halve the image")
-    placement = Placement(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope)
 
     inputs = x = keras.Input(shape, name="image")
-    x = conv_bn(x, width, 3, role="stem", name="stem", placement=placement)
+    x = conv_bn(x, width, 3, role="stem", name="stem", factory=factory)
     x = keras.layers.ReLU(name="stem_relu")(x)
     first = 1
     for multiple, stride in STAGES:
@@ -90,12 +90,12 @@ def resnet(
                 replaced=(first in numbers, first + 1 in numbers),
                 shortcut=shortcut,
                 expansion=expansion,
-                placement=placement,
+                factory=factory,
             )
             first += 2
     x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
-    outputs = placement.dense(classes, kernel_initializer="he_normal", name="head")(x)
-    return placement.checked(keras.Model(inputs, outputs, name=name or f"resnet{depth}"))
+    outputs = factory.dense(classes, kernel_initializer="he_normal", name="head")(x)
+    return factory.checked(keras.Model(inputs, outputs, name=name or f"resnet{depth}"))
 
 
 def _checked_numbers(replaced: Iterable[int], last: int) -> tuple[int, ...]:

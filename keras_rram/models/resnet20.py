@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_rram.constraints import DropConnect
+from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.models.resnet import resnet
 
 

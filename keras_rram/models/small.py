@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_rram.constraints import DropConnect
+from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.models.arguments import check_input_shape, check_positive
-from keras_rram.models.placement import DATA_FORMAT, Placement
+from keras_rram.models.layer_factory import DATA_FORMAT, LayerFactory
 
 # LeNet-5: filters of its two 5x5 convolutions, units of its two hidden dense layers.
 FILTERS = (6, 16)
@@ -56,18 +56,18 @@ def lenet5(
     shape = check_input_shape(
         input_shape, 12, "a 5x5 convolution and two poolings follow the first"
     )
-    placement = Placement(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope)
     inputs = x = keras.Input(shape, name="image")
     for filters, role, layer, padding in zip(
         FILTERS, ("stem", "conv"), ("stem", "c2_conv"), ("same", "valid"), strict=True
     ):
-        x = placement.conv2d(
+        x = factory.conv2d(
             filters, 5, padding=padding, activation=activation, role=role, name=layer
         )(x)
         x = keras.layers.AveragePooling2D(2, data_format=DATA_FORMAT, name=f"{layer}_pool")(x)
     x = keras.layers.Flatten(data_format=DATA_FORMAT, name="flatten")(x)
-    outputs = _dense(x, UNITS, activation, classes, placement)
-    return placement.checked(keras.Model(inputs, outputs, name=name or "lenet5"))
+    outputs = _dense(x, UNITS, activation, classes, factory)
+    return factory.checked(keras.Model(inputs, outputs, name=name or "lenet5"))
 
 
 def perceptron(
@@ -116,11 +116,11 @@ def perceptron(
         check_positive(hidden=size)
     check_positive(classes=classes)
     shape = check_input_shape(input_shape, 1, "it needs a pixel")
-    placement = Placement(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope)
     inputs = keras.Input(shape, name="image")
     x = keras.layers.Flatten(data_format=DATA_FORMAT, name="flatten")(inputs)
-    outputs = _dense(x, units, activation, classes, placement)
-    return placement.checked(keras.Model(inputs, outputs, name=name or "perceptron"))
+    outputs = _dense(x, units, activation, classes, factory)
+    return factory.checked(keras.Model(inputs, outputs, name=name or "perceptron"))
 
 
 def _dense(
@@ -128,10 +128,8 @@ def _dense(
     hidden: Iterable[int],
     activation: str,
     classes: int,
-    placement: Placement,
+    factory: LayerFactory,
 ) -> keras.KerasTensor:
     for number, units in enumerate(hidden, start=1):
-        x = placement.dense(units, activation=activation, role="hidden", name=f"fc{number}_hidden")(
-            x
-        )
-    return placement.dense(classes, name="head")(x)
+        x = factory.dense(units, activation=activation, role="hidden", name=f"fc{number}_hidden")(x)
+    return factory.dense(classes, name="head")(x)

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_rram.constraints import DropConnect
+from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.models.arguments import check_input_shape, check_positive
 from keras_rram.models.blocks import conv_bn
-from keras_rram.models.placement import DATA_FORMAT, Placement
+from keras_rram.models.layer_factory import DATA_FORMAT, LayerFactory
 
 # Filters of the two convolutions of each stage; a 2x2 max pooling ends it.
 STAGES = (64, 128, 256, 512, 512)
@@ -53,17 +53,17 @@ def vgg13(
     """
     check_positive(classes=classes)
     shape = check_input_shape(input_shape, 1, "a convolution needs a pixel")
-    placement = Placement(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope)
     inputs = x = keras.Input(shape, name="image")
     for stage, filters in enumerate(STAGES):
         for number in (2 * stage + 1, 2 * stage + 2):
             role = "stem" if number == 1 else "conv"
             layer = "stem" if number == 1 else f"c{number:02d}_conv"
-            x = conv_bn(x, filters, 3, role=role, name=layer, placement=placement)
+            x = conv_bn(x, filters, 3, role=role, name=layer, factory=factory)
             x = keras.layers.ReLU(name=f"{layer}_relu")(x)
         x = keras.layers.MaxPooling2D(
             2, padding="same", data_format=DATA_FORMAT, name=f"pool{stage + 1}"
         )(x)
     x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
-    outputs = placement.dense(classes, name="head")(x)
-    return placement.checked(keras.Model(inputs, outputs, name=name or "vgg13"))
+    outputs = factory.dense(classes, name="head")(x)
+    return factory.checked(keras.Model(inputs, outputs, name=name or "vgg13"))

@@ -30,7 +30,7 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
 
 def trainer(model: Any, batch: int, steps: int) -> Callable[[], object]:
     """Returns a function that takes `steps` training steps on one batch of random images."""
-    from keras_rram.recipes import RECIPES
+    from keras_rram.training.recipes import RECIPES
 
     RECIPES["mnist"].compile(model, steps)
     rng = np.random.default_rng(0)

@@ -57,11 +57,11 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
 
 def _engines(name: str, model: Any, images: int, rounds: int) -> Iterator[tuple[str, float]]:
     from keras_rram import Chip, StuckAtZero, bake
-    from keras_rram.evaluation.engine import Task
-    from keras_rram.evaluation.keras_engine import KerasEngine
-    from keras_rram.evaluation.litert_engine import LiteRTEngine, convert_once
-    from keras_rram.models.summary import summary_table
-    from keras_rram.recipes import RECIPES
+    from keras_rram.evaluation.engines.keras import KerasEngine
+    from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
+    from keras_rram.evaluation.engines.protocol import Task
+    from keras_rram.hardware.summary import summary_table
+    from keras_rram.training.recipes import RECIPES
 
     inputs, labels = _random_data(model, images)
     RECIPES["digits"].compile(model, steps_per_epoch=1)
@@ -139,9 +139,9 @@ def _assign_mask(kernel: Any) -> np.ndarray:
 def _processes(model: Any, images: int, rounds: int) -> Iterator[tuple[str, float]]:
     """Yields the speed of two processes over one, each with one thread."""
     from keras_rram import Chip, StuckAtZero, population
-    from keras_rram.evaluation.choice import Workload, prepare
-    from keras_rram.evaluation.engine import Task
-    from keras_rram.evaluation.parallel import Pool
+    from keras_rram.evaluation.engines.choose import Workload, prepare
+    from keras_rram.evaluation.engines.protocol import Task
+    from keras_rram.evaluation.engines.workers import Pool
 
     tasks = [Task(chip) for chip in population(StuckAtZero(RATE), 8, SEED)]
     work = Workload(model, *_random_data(model, images), Chip(StuckAtZero(RATE), SEED))
@@ -163,9 +163,9 @@ def _agreement(
 ) -> Iterator[tuple[str, float]]:
     """Yields how often the patched file of a chip gives the class that Keras gives."""
     from keras_rram import StuckAtZero, population
-    from keras_rram.evaluation.litert_engine import convert_once
-    from keras_rram.export.patch import TFLitePatcher
-    from keras_rram.export.runner import LiteRTModel
+    from keras_rram.evaluation.engines.litert import convert_once
+    from keras_rram.export.litert_model import LiteRTModel
+    from keras_rram.export.patchable import TFLitePatcher
 
     inputs = data[0]
     drawn = population(StuckAtZero(RATE), chips, SEED)
@@ -270,8 +270,8 @@ def _trained(quick: bool) -> tuple[Any, tuple[np.ndarray, np.ndarray]]:
 
     from keras_rram import data
     from keras_rram.models import mini_mobilenet
-    from keras_rram.recipes import RECIPES
-    from keras_rram.training import train
+    from keras_rram.training.loop import train
+    from keras_rram.training.recipes import RECIPES
 
     keras.utils.set_random_seed(SEED)
     digits, recipe = data.load("digits"), RECIPES["digits"]

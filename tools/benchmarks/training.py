@@ -38,7 +38,7 @@ def with_keras_layers(model: Any) -> Any:
     """Returns the same network with `keras.layers.BatchNormalization`."""
     import keras
 
-    from keras_rram.normalization import FusedBatchNormalization
+    from keras_rram.layers.normalization import FusedBatchNormalization
 
     def clone(layer: Any) -> Any:
         kind = type(layer)

@@ -1,0 +1,271 @@
+"""Labelled images in memory: normalization, fixed subsets, and seeded training batches."""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from keras_rram.data.augmentation import CropFlip
+
+# Subsets are drawn with a fixed generator: every user gets the same images.
+_SUBSET_SEED = 0
+
+
+def _check_integer(value: Any, name: str, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"`{name}` must be an integer >= {minimum}. Received: {name}={value!r}")
+    return int(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images of a training and a test split, in memory as read-only uint8 arrays.
+
+    Make one with `load` or `from_arrays`.
+
+    Args:
+        name: what it is called in results.
+        classes: number of classes.
+        mean: mean of the training pixels on the scale [0, 1], one per channel.
+        std: their standard deviation, likewise.
+        train_images: uint8 array of shape `(n, height, width, channels)`.
+        train_labels: int64 array of shape `(n,)`, values in `[0, classes)`.
+        test_images: like `train_images`.
+        test_labels: like `train_labels`.
+        augmentation: what `batches` does to training images, or None.
+
+    Example:
+
+    ```python
+    dataset = keras_rram.data.sources.load("digits")
+    model.fit(
+        dataset.batches(64, seed=0), steps_per_epoch=dataset.steps_per_epoch(64), epochs=2
+    )
+    model.evaluate(*dataset.arrays("test"))
+    ```
+    """
+
+    name: str
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    augmentation: CropFlip | None = None
+
+    def __post_init__(self) -> None:
+        """Makes the arrays read-only: they are shared by everyone who loads the dataset."""
+        for name in ("train_images", "train_labels", "test_images", "test_labels"):
+            view = getattr(self, name).view()
+            view.setflags(write=False)
+            object.__setattr__(self, name, view)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        height, width, channels = self.train_images.shape[1:]
+        return height, width, channels
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of everything that training and evaluation read."""
+        digest = hashlib.sha256(
+            repr((self.classes, self.mean, self.std, self.augmentation)).encode()
+        )
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    def normalize(self, images: np.ndarray) -> np.ndarray:
+        """Returns uint8 images as float32, `(pixel / 255 - mean) / std` in each channel."""
+        std = np.asarray(self.std)
+        # A whole row of pixels at a time: 6 to 14 times faster than over the short channel axis.
+        width = images.shape[2]
+        scale = np.tile(1.0 / (255.0 * std), width).astype(np.float32)
+        shift = np.tile(np.asarray(self.mean) / std, width).astype(np.float32)
+        rows = images.reshape(*images.shape[:2], -1).astype(np.float32)
+        rows *= scale
+        rows -= shift
+        return rows.reshape(images.shape)
+
+    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns one split, normalized, for `evaluate` or `predict`.
+
+        Args:
+            split: "train" or "test".
+            limit: take only this many images. The subset is fixed and stratified (each class
+                keeps its share), and a smaller one is part of a larger one.
+
+        Returns:
+            float32 images of shape `(n, height, width, channels)`, int64 labels of shape `(n,)`.
+
+        Raises:
+            ValueError: if `split` is unknown, or if the split has fewer than `limit` images.
+        """
+        if split not in ("train", "test"):
+            raise ValueError(f"`split` must be 'train' or 'test'. Received: split={split!r}")
+        images, labels = self._uint8_arrays(split, limit)
+        return self.normalize(images), labels
+
+    def subset(self, train: int | None = None, test: int | None = None) -> "Dataset":
+        """Returns a smaller dataset, by the rule of `arrays(limit=...)`; None keeps a split."""
+        train_images, train_labels = self._uint8_arrays("train", train)
+        test_images, test_labels = self._uint8_arrays("test", test)
+        return replace(
+            self,
+            train_images=train_images,
+            train_labels=train_labels,
+            test_images=test_images,
+            test_labels=test_labels,
+        )
+
+    def _uint8_arrays(self, split: str, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+        if limit is None:
+            return images, labels
+        limit = _check_integer(limit, "limit", 1)
+        if limit > len(labels):
+            raise ValueError(
+                f"The {split} split of '{self.name}' has {len(labels)} images. Received: "
+                f"limit={limit} (use at most {len(labels)}, or None for all)"
+            )
+        chosen = _stratified_order(labels)[:limit]
+        return images[chosen], labels[chosen]
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Returns the number of whole batches of `batch_size` images in the training split."""
+        batch_size = _check_integer(batch_size, "batch_size", 1)
+        steps = len(self.train_labels) // batch_size
+        if not steps:
+            raise ValueError(
+                f"Dataset '{self.name}' has {len(self.train_labels)} training images, fewer than "
+                f"one batch. Received: batch_size={batch_size} (make it smaller)"
+            )
+        return steps
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        first_epoch: int = 0,
+        augment: bool | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields training batches for ever, `steps_per_epoch(batch_size)` of them an epoch.
+
+        Order and augmentation of an epoch depend on `(seed, epoch)` alone: training that resumes
+        with `first_epoch=e` and `fit(..., initial_epoch=e)` sees the batches that uninterrupted
+        training would have seen. The images left over at the end of an epoch are not used in it.
+
+        Args:
+            batch_size: images in one batch, over all shards.
+            seed: integer >= 0.
+            first_epoch: the epoch to begin with, from 0.
+            augment: None applies the dataset's `augmentation` if it has one, True insists on it,
+                False leaves the images as they are.
+            shard: `(index, count)` for process `index` out of `count` in distributed training.
+                It gets its own `batch_size / count` images of each batch; the shards' parts, put
+                together in order, are the batch that a single process would have seen.
+
+        Returns:
+            Python generator of float32 images `(batch_size / count, height, width, channels)`
+            and int64 labels `(batch_size / count,)`.
+
+        Raises:
+            ValueError: if the split is smaller than one batch, if `batch_size` does not divide
+                into the shards, or if `augment=True` and the dataset has no augmentation.
+        """
+        steps = self.steps_per_epoch(batch_size)
+        seed = _check_integer(seed, "seed", 0)
+        first_epoch = _check_integer(first_epoch, "first_epoch", 0)
+        index, count = shard
+        if not 0 <= index < count:
+            raise ValueError(
+                "`shard` must be (index, count) with 0 <= index < count. "
+                f"Received: shard=({index}, {count})"
+            )
+        if batch_size % count:
+            raise ValueError(
+                f"`batch_size` must be a multiple of the {count} shards. "
+                f"Received: batch_size={batch_size}"
+            )
+        if augment and self.augmentation is None:
+            raise ValueError(
+                f"Dataset '{self.name}' has no augmentation. Received: augment=True (set one with "
+                "`dataclasses.replace(dataset, augmentation=CropFlip())`)"
+            )
+        augmentation = None if augment is False else self.augmentation
+        part = batch_size // count
+        return self._stream(batch_size, steps, seed, first_epoch, augmentation, index * part, part)
+
+    def _stream(
+        self,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        epoch: int,
+        augmentation: CropFlip | None,
+        offset: int,
+        part: int,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        count = len(self.train_labels)
+        while True:
+            order = np.random.default_rng([seed, epoch, 0]).permutation(count)
+            if augmentation is not None:
+                # For the whole epoch at once, so that shards see what a single process sees.
+                draws = augmentation.draw(count, np.random.default_rng([seed, epoch, 1]))
+            for step in range(steps):
+                start = step * batch_size + offset
+                chosen = order[start : start + part]
+                images = self.train_images[chosen]
+                if augmentation is not None:
+                    images = augmentation.apply(images, draws[start : start + part])
+                yield self.normalize(images), self.train_labels[chosen]
+            epoch += 1
+
+    def as_tf_data(
+        self,
+        batch_size: int,
+        seed: int,
+        first_epoch: int = 0,
+        augment: bool | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Any:
+        """Returns what `batches` yields as an infinite `tf.data.Dataset`.
+
+        Use it instead of the generator under `tf.distribute`, where `fit` opens its data twice
+        and would lose batches of a generator. The arguments are those of `batches`.
+        """
+        import tensorflow as tf
+
+        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            return self.batches(batch_size, seed, first_epoch, augment, shard)
+
+        batches()  # raises here what it would raise in the graph
+        part = batch_size // shard[1]
+        dataset = tf.data.Dataset.from_generator(
+            batches,
+            output_signature=(
+                tf.TensorSpec((part, *self.input_shape), tf.float32),
+                tf.TensorSpec((part,), tf.int64),
+            ),
+        )
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _stratified_order(labels: np.ndarray) -> np.ndarray:
+    """Returns a fixed order of all images in which each class keeps its share of any beginning."""
+    rng = np.random.default_rng(_SUBSET_SEED)
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        place[rng.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(place, kind="stable")

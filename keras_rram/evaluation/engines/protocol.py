@@ -1,0 +1,62 @@
+"""What every engine is: chips in, right and wrong answers out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from keras_rram.chips.chip import Chip
+from keras_rram.faults import Fault
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One chip to evaluate.
+
+    Attributes:
+        chip: the chip; None for the fault-free model.
+        images: indices of the test images that it answers; None for all of them.
+    """
+
+    chip: Chip | None
+    images: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What an engine found out about one chip.
+
+    Attributes:
+        correct: boolean array, one entry for each image of the task, in its order.
+        fault_rate: achieved fault rate over all weights that faults can reach, in `[0, 1]`.
+    """
+
+    correct: np.ndarray
+    fault_rate: float
+
+
+class Engine(Protocol):
+    """Evaluates chips of one model on one set of test images.
+
+    Attributes:
+        name: "keras" or "litert".
+        group: number of tasks that it likes to get at once.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def group(self) -> int: ...  # noqa: D102
+
+    def answer(self, tasks: Sequence[Task]) -> list[Answers]:
+        """Evaluates each task's chip on its images, in order."""
+        ...
+
+
+def achieved_rate(faults: Mapping[str, Fault]) -> float:
+    """Returns the share of faulty weights over all kernels of a chip; 0 without any kernel."""
+    weights = sum(fault.mask.size for fault in faults.values())
+    faulty = sum(int(np.count_nonzero(fault.faulty)) for fault in faults.values())
+    return faulty / weights if weights else 0.0

@@ -1,0 +1,1 @@
+"""Statistics of populations: pure functions of arrays."""

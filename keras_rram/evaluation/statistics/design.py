@@ -1,0 +1,110 @@
+"""What more chips and more images per chip would do for the mean: variances and designs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_rram.evaluation.statistics.folds import fold_of
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances for planning, from chips on folds; see `components`.
+
+    Attributes:
+        chip: Variance between chips of their accuracy on the whole test set.
+        image: Variance of the difficulty of images, differences between strata included.
+        interaction: Variance of what remains.
+        df: Degrees of freedom of `chip`.
+        mean: Mean accuracy.
+    """
+
+    chip: float
+    image: float
+    interaction: float
+    df: int
+    mean: float
+
+
+def components(correct: Sequence[np.ndarray], folds: int) -> Components:
+    """Estimates the three variances from chips that share folds in pairs, by moments.
+
+    Within each fold, the chips x images matrix has the mean squares of a two-way analysis of
+    variance (Searle, Casella, McCulloch, "Variance Components" (1992), chapter 4), pooled here
+    over folds with two chips or more. Where all answers are alike, the interaction is that of one
+    wrong answer among them, so that nothing is planned from a variance of zero.
+
+    Args:
+        correct: One boolean vector for each chip, chip k on fold `fold_of(k, folds)`.
+        folds: Number of folds.
+
+    Returns:
+        The `Components`.
+    """
+    groups: dict[int, list[np.ndarray]] = {}
+    for chip, answers in enumerate(correct):
+        groups.setdefault(fold_of(chip, folds), []).append(np.asarray(answers, dtype=np.float64))
+    chip_squares = image_squares = residual_squares = 0.0
+    chip_df = image_df = residual_df = 0
+    answers_seen, weight = 0, 0.0
+    for rows in groups.values():
+        matrix = np.stack(rows)
+        count, size = matrix.shape
+        answers_seen += matrix.size
+        if count < 2 or size < 2:
+            continue
+        mean = matrix.mean()
+        a = size * float(np.sum((matrix.mean(1) - mean) ** 2))
+        b = count * float(np.sum((matrix.mean(0) - mean) ** 2))
+        chip_squares += a
+        image_squares += b
+        residual_squares += float(np.sum((matrix - mean) ** 2)) - a - b
+        chip_df += count - 1
+        image_df += size - 1
+        residual_df += (count - 1) * (size - 1)
+        weight += count * (size - 1)
+    size = answers_seen / len(correct)
+    mean = float(np.mean([np.mean(answers) for answers in correct]))
+    alone = min(mean, 1 - mean) or 0.5 / answers_seen
+    e = max(residual_squares / residual_df, 0.0) or alone * (1 - alone)
+    chips_each = weight / image_df
+    return Components(
+        max((chip_squares / chip_df - (1 - 1 / folds) * e) / size, 0.0),
+        max((image_squares / image_df - e) / chips_each, 0.0),
+        e,
+        chip_df,
+        mean,
+    )
+
+
+def design_variance(found: Components, chips: int, folds: int, test_images: int) -> float:
+    """Variance of the mean over this test set for `chips` chips on `folds` folds.
+
+    The expectation of what `fold_interval` estimates: `(1 - m / M) s_B^2 / m + s_2^2 sum(1 / r_j) /
+    m^2` on m of M folds with r_j chips on fold j, `s_2^2 = s_c^2 + (1 - 1 / M) s_e^2 / n` and
+    `s_B^2 = (1 - 1 / M) s_i^2 / n`.
+    """
+    counts = np.bincount(fold_of(np.arange(chips), folds))
+    used = counts.size
+    left = (1 - 1 / folds) * folds / test_images
+    within, between = found.chip + left * found.interaction, left * found.image
+    return (1 - used / folds) * between / used + within * float(np.sum(1 / counts)) / used**2
+
+
+def chips_needed(found: Components, folds: int, test_images: int, variance: float, cap: int) -> int:
+    """The fewest chips for which `design_variance` is at most `variance`.
+
+    Returns:
+        An even number where there are several folds; a number above `cap` where the cap is too
+        low.
+    """
+    step = 1 if folds == 1 else 2
+    low, high = 0, cap // step + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if design_variance(found, middle * step, folds, test_images) <= variance:
+            high = middle
+        else:
+            low = middle
+    return high * step

@@ -1,0 +1,21 @@
+"""Figures of training, populations, faults and tiles."""
+
+from keras_rram.plots.faults import fault_model_curves
+from keras_rram.plots.populations import (
+    accuracy_against_rate,
+    chip_distribution,
+    convergence,
+    training_curves,
+    yield_curve,
+)
+from keras_rram.plots.tiles import tile_maps
+
+__all__ = [
+    "accuracy_against_rate",
+    "chip_distribution",
+    "convergence",
+    "fault_model_curves",
+    "tile_maps",
+    "training_curves",
+    "yield_curve",
+]

@@ -1,0 +1,331 @@
+"""Runs a panel of the study: trains it, follows it on chips, evaluates it on populations.
+
+A run is a folder. Everything in it is written whole, and the same call continues a run that was
+killed at any moment: training from the last epoch, populations from the last chip.
+
+    checkpoint.npz, model.keras     the state of training, the trained model
+    history.csv                     a row for each epoch, with the accuracy of each followed chip
+    chips/, chips_repaired/, ...    the records of each population, see `POPULATIONS`
+    chips.csv                       population, chip, correct answers, images
+    record.json                     what was run, and every figure
+    figure.png                      the study's curves: loss and accuracy over the epochs
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_rram.chips.chip import Chip
+from keras_rram.data.dataset import Dataset
+from keras_rram.data.sources import load
+from keras_rram.evaluation.comparison import crossed_components
+from keras_rram.evaluation.population import Evaluation, run_population
+from keras_rram.evaluation.results import PopulationResult
+from keras_rram.files import written_whole
+from keras_rram.plots import populations as plots
+from keras_rram.repair.batch_norm import BatchNormRecalibration
+from keras_rram.study.panels import Panel, Setup, build, fault_model
+from keras_rram.training.loop import train
+from keras_rram.training.on_chips import ChipValidation
+
+SCHEMA = "keras_rram.study/1"
+
+POPULATIONS = {
+    "chips": (False, False),
+    "chips_repaired": (False, True),
+    "chips_other_scale": (True, False),
+    "chips_other_scale_repaired": (True, True),
+}
+"""Folder -> (whether healthy weights have another scale than in training, whether the statistics of
+batch normalization are recalibrated on each chip). The first two are on the scale that the protocol
+evaluates on; the others complete the 2 x 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One panel, as it is to be run.
+
+    Attributes:
+        panel: the panel.
+        setup: its scale.
+        scale: name of the scale.
+        protocol: "text" or "published".
+        network: name of the network.
+        seed: seed of the weights, the order of the images, the masks and the population of chips.
+    """
+
+    panel: Panel
+    setup: Setup
+    scale: str
+    protocol: str
+    network: str
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, unique among all runs."""
+        seed = f"-seed{self.seed}" if self.seed else ""
+        return f"{self.panel.name}-{self.network}-{self.protocol}-{self.scale}{seed}"
+
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """Which of `POPULATIONS` are evaluated."""
+        if not self.panel.fault_rate:
+            return ("chips",)
+        whole = self.panel.explains_collapse and self.protocol == "published"
+        return tuple(POPULATIONS) if whole else ("chips", "chips_repaired")
+
+
+def run_panel(
+    run: Run,
+    out: str | os.PathLike[str],
+    data_dir: str | None = None,
+    download: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+    verbose: str | int = "auto",
+    jobs: int = 1,
+) -> dict[str, Any]:
+    """Runs one panel, or continues it, and returns its record.
+
+    Args:
+        run: what to run.
+        out: folder; the run gets a folder of its name in it.
+        data_dir: folder of tensorflow-datasets.
+        download: whether to download the dataset.
+        provenance: what `record.json` shall say of its origin, such as command and commit.
+        verbose: as in `model.fit`.
+        jobs: processes for the populations.
+
+    Returns:
+        The content of `record.json`.
+
+    Raises:
+        ValueError: if the folder holds something else than this run.
+        KeyboardInterrupt: if Ctrl-C ended it early; what was finished is kept.
+
+    Example:
+
+    ```python
+    panel = PANELS["2B"]
+    run = Run(panel, setup(panel, "smoke"), "smoke", "text", "strided")
+    record = run_panel(run, "runs/reproduction")
+    ```
+    """
+    folder = pathlib.Path(out) / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    if (finished := _finished(run, folder)) is not None:
+        return finished
+    dataset = load(run.setup.dataset, data_dir, download)
+    if run.setup.train_images:
+        dataset = dataset.subset(train=run.setup.train_images)
+    model, history = _trained(run, dataset, folder, verbose)
+    images, _ = dataset.arrays("train", run.setup.repair_images)
+    # A rate of 0 has one chip: they are all alike.
+    chips = run.setup.chips if run.panel.fault_rate else 1
+    found: dict[str, PopulationResult] = {}
+    for name in run.populations:
+        is_other_scale, is_repaired = POPULATIONS[name]
+        evaluation = run_population(
+            _at_scale(run, model, dataset, is_other_scale),
+            fault_model(run.panel),
+            chips,
+            dataset.arrays("test", run.setup.images),
+            seed=run.seed,
+            repair=BatchNormRecalibration(images) if is_repaired else None,
+            out=str(folder / name),
+            resume=True,
+            jobs=1 if is_repaired else jobs,
+        )
+        found[name] = _complete(evaluation)
+    record = _record(run, model, dataset, history, found, provenance or {})
+    _write(folder / "chips.csv", _chips_csv(found))
+    plots.training_curves(history, folder / "figure.png")
+    _write(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _finished(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the record of a run that is complete, or None."""
+    path = folder / "record.json"
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    same = json.loads(json.dumps({"setup": dataclasses.asdict(run.setup)}))
+    if record.get("schema") != SCHEMA or record["setup"] != same["setup"]:
+        raise ValueError(
+            f"'{path}' is of another version of this run: expected {same['setup']}. Received: "
+            f"{record.get('setup')} (name another folder, or remove this one)"
+        )
+    return record
+
+
+def _trained(
+    run: Run, dataset: Dataset, folder: pathlib.Path, verbose: str | int
+) -> tuple[keras.Model, list[dict[str, float]]]:
+    """Returns the trained model and its history, trained now or before."""
+    model = build(
+        run.panel,
+        run.setup,
+        run.protocol,
+        run.seed,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+    )
+    checkpoint = folder / "checkpoint.npz"
+    validation = ChipValidation(
+        *dataset.arrays("test", run.setup.validation_images),
+        fault_model(run.panel),
+        run.setup.validation_chips if run.panel.fault_rate else 1,
+        run.seed,
+        each_chip=True,
+    )
+    if run.protocol == "published":
+        validation.chips = [
+            _UnscaledChip(chip.fault_model, chip.seed, chip.index) for chip in validation.chips
+        ]
+    result = train(
+        model,
+        dataset,
+        run.setup.recipe,
+        run.seed,
+        [validation],
+        checkpoint=checkpoint,
+        resume=checkpoint.exists(),
+        verbose=verbose,
+    )
+    history = [dict(record) for record in result.history]
+    if history:
+        _write(folder / "history.csv", _csv(history))
+    if result.interrupted:
+        raise KeyboardInterrupt
+    with written_whole(folder / "model.keras") as temporary:
+        model.save(temporary)
+    return model, history
+
+
+class _UnscaledChip(Chip):
+    """A chip as the study's code evaluates it: healthy weights unscaled, whatever training did."""
+
+    def healthy_scale(self, layer: Any, fault: Any) -> float:
+        """Returns 1."""
+        return 1.0
+
+
+def _at_scale(run: Run, model: keras.Model, dataset: Dataset, is_other_scale: bool) -> keras.Model:
+    """Returns the model as it is to be evaluated: its layers say how chips scale weights."""
+    trained = run.protocol == "published"
+    # `published` trains scaled and evaluates unscaled; `text` never scales.
+    rescale = is_other_scale
+    if rescale == trained:
+        return model
+    twin = build(
+        run.panel,
+        run.setup,
+        run.protocol,
+        run.seed,
+        rescale=rescale,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+    )
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _complete(evaluation: Evaluation) -> PopulationResult:
+    if evaluation.interrupted:
+        raise KeyboardInterrupt
+    return evaluation.results[0]
+
+
+def _record(
+    run: Run,
+    model: keras.Model,
+    dataset: Dataset,
+    history: Sequence[Mapping[str, float]],
+    found: Mapping[str, PopulationResult],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    panel, how = run.panel, run.setup
+    thresholds = (panel.good,)
+    return {
+        "schema": SCHEMA,
+        "name": run.name,
+        "panel": panel.name,
+        "network": run.network,
+        "protocol": run.protocol,
+        "scale": run.scale,
+        "seed": run.seed,
+        **provenance,
+        "backend": keras.backend.backend(),
+        "dataset": dataset.name,
+        "train_images": len(dataset.train_labels),
+        "test_images": len(dataset.arrays("test", how.images)[1]),
+        "parameters": model.count_params(),
+        "setup": dataclasses.asdict(how),
+        "drop_rate": panel.drop_rate,
+        "fault_rate": panel.fault_rate,
+        "epochs": len(history),
+        "training_seconds": sum(record["seconds"] for record in history),
+        "populations": {
+            name: result.summary(yield_at=thresholds) | {"threshold": panel.good}
+            for name, result in found.items()
+        },
+        "fluctuation": fluctuation(history),
+    }
+
+
+def fluctuation(history: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """Splits the spread of the validation accuracy into that of epochs and that of chips.
+
+    Takes the second half of the epochs, where training has settled, and each of the followed chips
+    as a crossed design, epoch by chip, of one value each; the interaction holds what is left.
+
+    Returns:
+        Standard deviations `epoch`, `chip` and `epoch:chip`, in accuracy; None for fewer than two
+        chips or fewer than four epochs.
+    """
+    names = [f"val_chip_{chip}_accuracy" for chip in range(_chips_in(history))]
+    settled = history[len(history) // 2 :]
+    if len(names) < 2 or len(settled) < 2:
+        return None
+    data = np.array([[record[name] for name in names] for record in settled])
+    parts = crossed_components(data, ("epoch", "chip"))
+    return {part.source: float(np.sqrt(part.variance)) for part in parts}
+
+
+def _chips_in(history: Sequence[Mapping[str, float]]) -> int:
+    count = 0
+    while history and f"val_chip_{count}_accuracy" in history[-1]:
+        count += 1
+    return count
+
+
+def _chips_csv(found: Mapping[str, PopulationResult]) -> str:
+    rows = [
+        {"population": name, "chip": chip.index, "correct": chip.correct, "images": chip.total}
+        for name, result in found.items()
+        for chip in result.chips
+    ]
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text)

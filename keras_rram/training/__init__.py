@@ -1,0 +1,21 @@
+"""Training: recipes, the loop with checkpoints and exact resume, chips and drop rates in it."""
+
+from keras_rram.training.fresh_chips import FreshChips
+from keras_rram.training.loop import TrainingResult, train
+from keras_rram.training.on_chips import ChipValidation, Reprogram
+from keras_rram.training.recipes import RECIPES, Recipe
+from keras_rram.training.records import Checkpoint, EpochRecords
+from keras_rram.training.schedule import DropRateSchedule
+
+__all__ = [
+    "RECIPES",
+    "Checkpoint",
+    "ChipValidation",
+    "DropRateSchedule",
+    "EpochRecords",
+    "FreshChips",
+    "Recipe",
+    "Reprogram",
+    "TrainingResult",
+    "train",
+]

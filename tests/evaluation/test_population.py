@@ -1,0 +1,414 @@
+import contextlib
+import json
+import logging
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rram import StuckAtZero
+from keras_rram.chips import chip as chips
+from keras_rram.evaluation.population import evaluate_population, load_run, run_population
+from keras_rram.evaluation.run_folder import merge_runs
+from keras_rram.evaluation.statistics.folds import fold_of, stratified_folds
+from keras_rram.evaluation.statistics.stopping import StopRule
+from tests.classifiers import classifier, digits, right_answers, training_digits
+from tests.run_tools import ROOT
+
+FILES = ("run.json", "chips.jsonl")
+IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return classifier()
+
+
+@pytest.fixture(scope="module")
+def loop(model):
+    """Right answers of 40 chips at 20%, by the user's own loop: the oracle."""
+    population = chips.population(StuckAtZero(0.2), 40, seed=5)
+    return np.array([right_answers(model, chip, *digits()) for chip in population])
+
+
+def evaluate(model, count=6, rate=0.2, seed=5, **options):
+    options = {"engine": "keras", "progress": False, "data": digits(), **options}
+    return evaluate_population(model, StuckAtZero(rate), count, seed=seed, **options)
+
+
+def content(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.parametrize("engine", ["keras", "auto"])
+def test_matches_the_users_own_loop(model, loop, engine):
+    result = evaluate(model, 10, engine=engine)
+    np.testing.assert_array_equal(result.matrix, loop[:10])
+    np.testing.assert_allclose(result.accuracies, loop[:10].mean(1))
+    assert result.fault_free == right_answers(model, None, *digits()).mean()
+    assert result.indices == tuple(range(10)) and result.rate == 0.2 and result.seed == 5
+    name = "litert" if engine == "auto" and IS_TENSORFLOW else "keras"
+    assert result.engine == f"{name} float32" and result.repair == "none"
+    assert result.fault_model["config"] == {"rate": 0.2, "exact": False}
+
+
+def test_rates_share_their_chips(model, loop):
+    results = evaluate(model, 4, rate=0.0, rates=[0.1, 0.2, 0.4])
+    assert [result.rate for result in results] == [0.1, 0.2, 0.4]
+    np.testing.assert_array_equal(results[1].matrix, loop[:4])
+    # Nested masks: each chip has the faults of the lower rates, and more.
+    rates = np.array([[c.achieved_fault_rate for c in result.chips] for result in results])
+    assert np.all(np.diff(rates, axis=0) > 0)
+    for index in range(4):
+        low, high = (chips.Chip(StuckAtZero(r), 5, index).faults(model) for r in (0.1, 0.4))
+        assert all(np.all(high[name].mask <= low[name].mask) for name in low)
+
+
+def test_first_chip_chooses_where_a_run_begins(model, loop):
+    result = evaluate(model, 3, first_chip=7)
+    assert result.indices == (7, 8, 9)
+    np.testing.assert_array_equal(result.matrix, loop[7:10])
+
+
+def test_results_are_on_disk_after_every_chip(model, tmp_path):
+    seen = []
+
+    @contextlib.contextmanager
+    def look(model, faults):
+        path = tmp_path / "run" / "chips.jsonl"
+        seen.append(path.read_bytes().count(b"\n"))
+        yield
+
+    result = evaluate(model, 4, repair=look, out=tmp_path / "run")
+    assert seen == [0, 1, 2, 3]
+    assert result.repair.endswith("look")
+    assert load_run(tmp_path / "run") == [result]
+
+
+def test_a_finished_run_is_read_and_not_repeated(model, tmp_path, monkeypatch):
+    first = evaluate(model, out=tmp_path / "run")
+    before = content(tmp_path / "run")
+    monkeypatch.setattr("keras_rram.evaluation.runner.prepare", None)
+    assert evaluate(model, out=tmp_path / "run", resume=True, engine="auto") == first
+    assert content(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("cut", [0, 10, -1, -30])
+def test_a_torn_last_line_is_evaluated_again(model, tmp_path, cut):
+    result = evaluate(model, out=tmp_path / "run")
+    before = content(tmp_path / "run")
+    path = tmp_path / "run" / "chips.jsonl"
+    lines = before["chips.jsonl"].splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:cut])
+    assert evaluate(model, out=tmp_path / "run", resume=True) == result
+    assert content(tmp_path / "run") == before
+
+
+def test_more_chips_continue_a_run(model, tmp_path):
+    evaluate(model, 3, out=tmp_path / "parts")
+    evaluate(model, 6, out=tmp_path / "parts", resume=True)
+    evaluate(model, 6, out=tmp_path / "whole")
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
+def test_a_damaged_line_in_the_middle_is_an_error(model, tmp_path):
+    evaluate(model, out=tmp_path / "run")
+    path = tmp_path / "run" / "chips.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"index": 2', b'"indx": 2'))
+    with pytest.raises(ValueError, match="line 3, is damaged"):
+        evaluate(model, out=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("seed", {"seed": 6}),
+        ("data", {"data": digits(200)}),
+        ("data", {"data": (digits()[0], digits()[1][::-1].copy())}),
+        ("stop", {"stop": 0.05}),
+        ("fault_model", {"exact": True}),
+        ("model", {"model": "other"}),
+        ("repair", {"repair": "some"}),
+        ("engine", {"engine": "litert"}),
+    ],
+)
+def test_refuses_to_mix_and_says_what_differs(model, tmp_path, name, change):
+    evaluate(model, 2, out=tmp_path / "run")
+    before = content(tmp_path / "run")
+    change = dict(change)
+    exact = change.pop("exact", False)
+    if change.pop("model", None):
+        model = classifier()
+        model.get_layer("head").bias.assign_add(np.full(10, 1e-6, np.float32))
+    if change.get("repair"):
+        change["repair"] = lambda model, faults: contextlib.nullcontext()
+    options = {"engine": "keras", "seed": 5, "progress": False, "data": digits(), **change}
+    with pytest.raises(ValueError, match=rf"must not be mixed. What differs is .*{name}: "):
+        evaluate_population(
+            model, StuckAtZero(0.2, exact), 8, out=tmp_path / "run", resume=True, **options
+        )
+    assert content(tmp_path / "run") == before
+
+
+def test_what_a_model_is_called_or_programmed_with_does_not_matter(model, tmp_path):
+    first = evaluate(model, 2, out=tmp_path / "run")
+    again = keras.models.clone_model(model)
+    again.set_weights(model.get_weights())
+    again.name = "other"
+    with chips.Chip(StuckAtZero(0.5)).program(again):
+        assert evaluate(again, 2, out=tmp_path / "run", resume=True) == first
+
+
+def test_a_folder_with_a_run_is_not_overwritten(model, tmp_path):
+    evaluate(model, 2, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="holds a run already"):
+        evaluate(model, 2, out=tmp_path / "run")
+
+
+def test_runs_of_disjoint_chips_merge(model, tmp_path):
+    rates = [0.3, 0.1]
+    evaluate(model, 3, rates=rates, first_chip=3, out=tmp_path / "b")
+    evaluate(model, 3, rates=rates, out=tmp_path / "a")
+    whole = evaluate(model, 6, rates=rates, out=tmp_path / "whole")
+    merge_runs([tmp_path / "b", tmp_path / "a"], tmp_path / "both")
+    assert content(tmp_path / "both") == content(tmp_path / "whole")
+    assert load_run(tmp_path / "both") == whole
+
+
+def test_runs_that_do_not_belong_together_do_not_merge(model, tmp_path):
+    evaluate(model, 3, out=tmp_path / "a")
+    evaluate(model, 3, first_chip=2, out=tmp_path / "b")
+    evaluate(model, 3, first_chip=3, seed=6, out=tmp_path / "c")
+    with pytest.raises(ValueError, match="chip 2 at rate 0.2 again"):
+        merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    with pytest.raises(ValueError, match="seed: 5 there, 6 now|seed: 6 there, 5 now"):
+        merge_runs([tmp_path / "a", tmp_path / "c"], tmp_path / "both")
+    with pytest.raises(ValueError, match="holds no run"):
+        merge_runs([tmp_path / "a", tmp_path / "none"], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def interrupt(after):
+    """A repair that presses Ctrl-C at chip number `after`."""
+    count = iter(range(1000))
+
+    @contextlib.contextmanager
+    def press(model, faults):
+        if next(count) == after:
+            raise KeyboardInterrupt
+        yield
+
+    press.fingerprint = "interrupt"
+    return press
+
+
+def test_ctrl_c_ends_with_what_there_is(model, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = run_population(
+            model, StuckAtZero(0.2), 6, digits(), seed=5, rates=[0.1, 0.2, 0.3], progress=False,
+            repair=interrupt(8), out=tmp_path / "run",
+        )  # fmt: skip
+    assert found.interrupted and "Interrupted" in caplog.text
+    assert [len(result.chips) for result in found.results] == [6, 2]
+    assert found.reasons == ("all 6 chips on all images", "interrupted")
+    rest = evaluate(
+        model, 6, rates=[0.1, 0.2, 0.3], repair=interrupt(-1), out=tmp_path / "run", resume=True
+    )
+    assert [len(result.chips) for result in rest] == [6, 6, 6]
+
+
+def test_ctrl_c_before_the_first_chip(model):
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, repair=interrupt(0))
+
+
+RULE = {"pilot_chips": 8, "pilot_images": 32, "chip_overhead_images": 5.0}
+
+
+def rule(target, cap=40):
+    return StopRule(target, max_chips=cap, test_images=300, **RULE)
+
+
+def check_folds(result, model, loop):
+    """Each chip's answers must be those that the oracle gives on the chip's fold."""
+    strata = 2 * digits()[1] + right_answers(model, None, *digits())
+    folds = stratified_folds(strata, 300 // result.folds, seed=5)
+    for chip in result.chips:
+        assert chip.fold == fold_of(chip.index, result.folds)
+        np.testing.assert_array_equal(chip.answers, loop[chip.index][folds[chip.fold]])
+
+
+def test_a_stop_rule_spends_fewer_answers_and_says_why(model, loop):
+    found = run_population(
+        model, StuckAtZero(0.2), 40, digits(), "keras", 5, stop=rule(0.03), progress=False
+    )
+    (result,) = found.results
+    assert "reached" in found.reasons[0]
+    interval = result.mean_interval()
+    assert interval.half_width <= 0.03 and interval == result.stop_interval
+    assert sum(chip.total for chip in result.chips) <= loop.size / 2
+    assert abs(result.mean - loop.mean()) < 0.03
+    check_folds(result, model, loop)
+
+
+def test_a_stop_rule_that_cannot_be_met_spends_what_it_may(model, loop, tmp_path):
+    found = run_population(
+        model, StuckAtZero(0.2), 40, digits(), "keras", 5, stop=rule(0.0005), progress=False,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert "caps" in found.reasons[0]
+    (result,) = found.results
+    assert len(result.chips) == 40
+    check_folds(result, model, loop)
+    # Chips that had answered a part of the images before were shown the others only.
+    lines = [json.loads(line) for line in (tmp_path / "run" / "chips.jsonl").open()]
+    assert len(lines) > 40 and max(line["folds"] for line in lines) > result.folds
+
+
+def test_a_stopped_run_resumes_from_anywhere(model, tmp_path):
+    options = {"stop": rule(0.004), "engine": "keras"}
+    whole = evaluate(model, 40, out=tmp_path / "whole", **options)
+    lines = (tmp_path / "whole" / "chips.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (3, 20, len(lines) - 2, len(lines)):
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        (folder / "run.json").write_bytes((tmp_path / "whole" / "run.json").read_bytes())
+        (folder / "chips.jsonl").write_bytes(b"".join(lines[:kept]))
+        assert evaluate(model, 40, out=folder, resume=True, **options) == whole
+        assert content(folder) == content(tmp_path / "whole")
+
+
+def test_ctrl_c_between_two_looks_keeps_the_images_that_chips_share(model, loop):
+    # The second look shows the chips of the first more images.
+    found = run_population(
+        model, StuckAtZero(0.2), 8, digits(), seed=5, stop=rule(0.0005, 8), progress=False,
+        repair=interrupt(11),
+    )  # fmt: skip
+    (result,) = found.results
+    assert found.interrupted and len(result.chips) == 8 and result.folds > 1
+    assert result.stop_interval is None and result.mean_interval().half_width > 0
+
+
+def test_int8_differs_from_float_and_needs_calibration(model):
+    if not IS_TENSORFLOW:
+        pytest.skip("TFLite conversion needs TensorFlow")
+    calibration = training_digits()[0][:100]
+    options = {"engine": "auto", "quantization": "int8", "calibration": calibration}
+    result = evaluate(model, 4, **options)
+    assert result.engine == "litert int8"
+    assert abs(result.mean - evaluate(model, 4).mean) < 0.05
+    with pytest.raises(ValueError, match="expected `calibration`"):
+        evaluate(model, 4, quantization="int8", engine="auto")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "fast"}, "expected engine as one of"),
+        ({"quantization": "int4"}, "expected quantization as one of"),
+        ({"quantization": "int8"}, "Keras computes in floats"),
+        ({"calibration": np.zeros((1, 28, 28, 1))}, "calibration given"),
+        ({"engine": "litert", "repair": print}, "with a repair"),
+        ({"count": 0}, "expected chips as an integer >= 1"),
+        ({"count": 2.5}, "expected chips as an integer"),
+        ({"first_chip": -1}, "expected first_chip as an integer >= 0"),
+        ({"seed": -1}, "expected seed as an integer >= 0"),
+        ({"rates": []}, "expected fault rates, each once"),
+        ({"rates": [0.1, 0.1]}, "expected fault rates, each once"),
+        ({"rates": [0.1, 1.0]}, r"must be .*in \[0, 1\)"),
+        ({"jobs": 0}, "expected jobs >= 1"),
+        ({"parallel": "threads"}, "'processes' or 'dask'"),
+        ({"parallel": "dask"}, "scheduler='tcp://host:8786'"),
+        ({"parallel": "dask", "scheduler": "tcp://x:1", "jobs": 2}, "without jobs"),
+        ({"scheduler": "tcp://x:1"}, "expected parallel='dask' with a scheduler"),
+        ({"resume": True}, "Received: out=None"),
+        ({"stop": 0.7}, "target_half_width between 0 and 0.5"),
+        ({"stop": rule(0.01)}, "expected a StopRule with max_chips=6"),
+        ({"data": None}, "expected `data`"),
+        ({"data": (digits()[0][..., 0], digits()[1])}, "expected test images of shape"),
+        ({"data": (digits()[0], np.eye(10)[digits()[1]])}, "one-hot"),
+        ({"data": (digits()[0], digits()[1] + 1)}, "expected labels from 0 to 9"),
+    ],
+)
+def test_bad_arguments(model, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, **options)
+
+
+def test_a_model_without_drop_connect_layers():
+    with pytest.raises(ValueError, match="no Drop-Connect layer .*to_drop_connect"):
+        evaluate(classifier(first=None, last=None))
+
+
+def test_memory_does_not_grow_with_the_number_of_chips(model):
+    evaluate(model, 20, engine="auto")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    evaluate(model, 300, engine="auto")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 20_000  # kilobytes; the interpreters alone would be 100 times as much
+
+
+def test_the_bar_shows_accuracy_half_width_and_time_left(model, capsys):
+    evaluate(model, 5, progress=True, rates=[0.1, 0.2])
+    shown = capsys.readouterr().err
+    assert "10.0% faults: 100%" in shown and "20.0% faults: 100%" in shown
+    assert "accuracy" in shown and "+-" in shown and "chip/s" in shown
+
+
+SCRIPT = """
+import sys, time
+import numpy as np
+import keras
+from keras_rram import StuckAtZero, layers
+from keras_rram.evaluation.population import evaluate_population
+
+model = keras.Sequential([
+    keras.Input((6,)),
+    layers.DropConnectDense(16, activation="relu", drop_connect=0.1, name="first"),
+    layers.DropConnectDense(3, drop_connect=0.1, name="second"),
+])
+rng = np.random.default_rng(0)
+for weight in model.trainable_weights:
+    weight.assign(rng.normal(size=weight.shape))
+data = rng.normal(size=(400, 6)).astype("float32"), rng.integers(0, 3, 400)
+evaluate_population(model, StuckAtZero(0.1), 40, data, rates=[0.1, 0.3], out=sys.argv[1],
+                    resume=True, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path):
+    # On Keras's NumPy backend, which starts fastest.
+    environment = {**os.environ, "KERAS_BACKEND": "numpy", "PYTHONWARNINGS": "ignore"}
+
+    def start(folder):
+        command = [sys.executable, "-c", SCRIPT, str(folder)]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+
+    whole = start(tmp_path / "whole")
+    killed, path = tmp_path / "killed", tmp_path / "killed" / "chips.jsonl"
+    moments = random.Random(1)
+    last = 0
+    for line in sorted(moments.sample(range(1, 60), 3)):
+        process = start(killed)
+        while process.poll() is None:
+            if path.exists() and path.read_bytes().count(b"\n") >= line:
+                break
+            time.sleep(0.001)
+        time.sleep(moments.random() * 0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        done = path.read_bytes().count(b"\n")
+        assert last < done < 80, "killed too late to mean anything"
+        last = done
+    assert start(killed).wait() == 0
+    assert whole.wait() == 0, whole.stderr.read().decode()[-2000:]
+    assert content(killed) == content(tmp_path / "whole")
+    assert len((killed / "chips.jsonl").read_bytes().splitlines()) == 80

@@ -1,0 +1,210 @@
+"""The figures of a population and its file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_rram.evaluation.chip_result import ChipResult
+from keras_rram.evaluation.results import SCHEMA, PopulationResult
+from keras_rram.evaluation.statistics.folds import fold_interval, fold_of
+from keras_rram.evaluation.statistics.intervals import Interval, wilson_interval
+from keras_rram.evaluation.statistics.two_way import chip_interval, two_way, two_way_interval
+from tests.populations import populations
+
+CONFIG = {"class_name": "StuckAtZero", "config": {"rate": 0.1}}
+
+
+def population(chips, **options):
+    fields = {
+        "model": "abc", "data": "digits 123", "fault_model": CONFIG, "rate": 0.1, "seed": 0,
+        "engine": "keras", "fault_free": 0.98, "name": "mini",
+    }  # fmt: skip
+    return PopulationResult(**(fields | {"chips": tuple(chips)} | options))
+
+
+def counted(*correct, total=1000, start=0):
+    return [ChipResult(start + k, 0.1, 0.099, c, total) for k, c in enumerate(correct)]
+
+
+def answered(matrix, start=0, keep=True):
+    return [
+        ChipResult.from_answers(start + k, 0.1, 0.1, row, keep=keep) for k, row in enumerate(matrix)
+    ]
+
+
+MATRIX = populations(np.random.default_rng(0), 1, 20, 300, 0.9, 0.03, 0.5)[0][0]
+
+
+def test_figures_by_hand():
+    result = population(counted(900, 920, 880, 900))
+    assert result.mean == pytest.approx(0.9)
+    assert result.drop == pytest.approx(0.08)
+    assert result.raw_sd == pytest.approx((0.0008 / 3) ** 0.5)
+    noise = (2 * 0.09 + 0.92 * 0.08 + 0.88 * 0.12) / 4 / 999
+    assert result.sd == pytest.approx((0.0008 / 3 - noise) ** 0.5)
+    assert (result.worst.index, result.worst.accuracy) == (2, 0.88)
+    assert result.quantile(0.5) == pytest.approx(0.9)
+    assert result.quantile(0) == 0.88
+    good = result.yield_at(0.9)
+    assert (good.passed, good.chips) == (3, 4)
+    assert good.interval == wilson_interval(3, 4)
+
+
+def test_chips_are_sorted():
+    chips = counted(900, 920, 880)
+    result = population(chips[::-1])
+    assert result.indices == (0, 1, 2)
+    assert result.accuracies.tolist() == [0.9, 0.92, 0.88]
+
+
+def test_the_interval_is_the_best_that_the_records_allow():
+    kept, counts = population(answered(MATRIX)), population(answered(MATRIX, keep=False))
+    assert np.array_equal(kept.matrix, MATRIX)
+    assert counts.matrix is None
+    assert kept.mean_interval() == two_way_interval(MATRIX)
+    assert kept.mean_interval(0.9, images="test_set") == two_way_interval(MATRIX, 0.9, "test_set")
+    assert kept.sd == two_way(MATRIX).chip_variance ** 0.5
+    totals = np.full(20, 300)
+    assert counts.mean_interval() == chip_interval(MATRIX.sum(1), totals)
+    bootstrap = kept.mean_interval(method="bootstrap", rng=np.random.default_rng(0))
+    assert bootstrap.half_width == pytest.approx(kept.mean_interval().half_width, rel=0.2)
+    with pytest.raises(ValueError, match="answers of each chip"):
+        counts.mean_interval(method="bootstrap", rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="answers of each chip"):
+        kept.mean_interval(method="bootstrap")
+    with pytest.raises(ValueError, match="method="):
+        kept.mean_interval(method="jackknife")
+
+
+def test_chips_on_folds_have_a_mean_but_no_quantiles():
+    chips = [
+        ChipResult.from_answers(k, 0.1, 0.1, MATRIX[k, :75], fold_of(k, 4), 4) for k in range(16)
+    ]
+    result = population(chips)
+    assert result.matrix is None
+    interval = result.mean_interval(images="test_set")
+    assert interval == fold_interval(result.accuracies, fold_of(np.arange(16), 4), 4, 75)
+    assert result.mean == pytest.approx(interval.estimate)
+    assert result.mean_interval().half_width > interval.half_width
+    assert 0 <= result.sd < result.raw_sd
+    for call in (lambda: result.worst, lambda: result.quantile(0.1), lambda: result.yield_at(0.9)):
+        with pytest.raises(ValueError, match="answered all images.*one of 4 folds"):
+            call()
+    figures = result.summary(yield_at=(0.9,))
+    assert figures["worst"] is figures["q05"] is figures["yield_0.9"] is None
+
+
+def test_the_stop_rules_interval_is_kept():
+    interval = Interval(0.9, 0.89, 0.91, 0.95, "look 2", 12.0)
+    result = population(counted(900, 910), stop_interval=interval)
+    assert result.mean_interval() == interval
+    assert result.summary()["half_width"] == pytest.approx(0.01)
+    with pytest.raises(ValueError, match="confidence of the stop rule"):
+        result.mean_interval(0.9)
+    assert PopulationResult.from_json(result.to_json()) == result
+    with pytest.raises(ValueError, match="stop rule"):
+        result.merge(population(counted(900, start=5)))
+
+
+def test_the_file_is_read_back():
+    for chips in (answered(MATRIX), counted(900, 910), counted(900)):
+        result = population(chips, repair="recalibration")
+        assert PopulationResult.from_json(result.to_json()) == result
+    assert json.loads(result.to_json())["schema"] == SCHEMA
+
+
+def test_the_file_is_that_of_the_documentation():
+    text = population(counted(900)).to_json()
+    assert json.loads(text) == {
+        "schema": "keras_rram.population/1", "model": "abc", "data": "digits 123",
+        "fault_model": CONFIG, "rate": 0.1, "seed": 0, "engine": "keras", "fault_free": 0.98,
+        "chips": [
+            {"index": 0, "fault_rate": 0.1, "achieved_fault_rate": 0.099, "correct": 900,
+             "total": 1000, "fold": 0, "folds": 1}
+        ],
+        "repair": "none", "name": "mini", "stop_interval": None,
+    }  # fmt: skip
+
+
+def test_other_files_are_refused():
+    text = population(counted(900)).to_json()
+    for other in ("[]", text.replace("population/1", "population/9"), text.replace("seed", "sead")):
+        with pytest.raises(ValueError, match="expected the .*Received"):
+            PopulationResult.from_json(other)
+
+
+def test_the_table():
+    assert population(counted(900, 910)).to_csv() == (
+        "index,fault_rate,achieved_fault_rate,correct,total,fold,folds,accuracy\n"
+        "0,0.1,0.099,900,1000,0,1,0.9\n"
+        "1,0.1,0.099,910,1000,0,1,0.91\n"
+    )
+
+
+def test_the_summary_is_plain_and_agrees():
+    result = population(answered(MATRIX))
+    figures = result.summary(yield_at=(0.9, 0.95))
+    assert json.loads(json.dumps(figures)) == figures
+    interval = result.mean_interval()
+    assert (figures["low"], figures["high"]) == (interval.low, interval.high)
+    assert figures["yield_0.9"] == result.yield_at(0.9).interval.estimate
+    assert figures["worst_chip"] == result.worst.index
+    alone = population(counted(900)).summary()
+    assert alone["mean"] == 0.9
+    assert alone["low"] is alone["sd"] is None
+
+
+def test_merging_is_evaluating_at_once():
+    whole = population(answered(MATRIX))
+    parts = population(answered(MATRIX[:7])), population(answered(MATRIX[7:], start=7))
+    assert parts[0].merge(parts[1]) == parts[1].merge(parts[0]) == whole
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "other"},
+        {"data": "mnist"},
+        {"fault_model": {}},
+        {"rate": 0.2},
+        {"seed": 1},
+        {"engine": "litert"},
+        {"repair": "recalibration"},
+        {"fault_free": 0.9},
+    ],
+)
+def test_other_populations_are_not_merged(options):
+    with pytest.raises(ValueError, match=f"one population. Received: {next(iter(options))}"):
+        population(counted(900)).merge(population(counted(900, start=1), **options))
+
+
+def test_shared_chips_are_not_merged():
+    with pytest.raises(ValueError, match=r"disjoint chips. Received: indices \[1\]"):
+        population(counted(900, 910)).merge(population(counted(900, start=1)))
+
+
+def test_missing_chips_are_named():
+    population(counted(900, 910)).check_complete(2)
+    with pytest.raises(ValueError, match=r"missing \[0, 1, 3\]"):
+        population(counted(900, start=2)).check_complete(4)
+    with pytest.raises(ValueError, match="last 1"):
+        population(counted(900, 910)).check_complete(1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: population([]),
+        lambda: population(counted(900) + counted(910)),
+        lambda: population([*counted(900), ChipResult(1, 0.1, 0.1, 3, 9, 0, 2)]),
+        lambda: population(counted(900), rate=10),
+        lambda: population(counted(900), fault_free=98),
+        lambda: population(counted(900)).mean_interval(),
+        lambda: population(counted(900)).raw_sd,
+        lambda: population(counted(900)).yield_at(90),
+    ],
+)
+def test_values_out_of_range_are_refused(call):
+    with pytest.raises(ValueError, match="expected .*Received: "):
+        call()

@@ -1,0 +1,200 @@
+import dataclasses
+import errno
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_rram import Chip, StuckAtZero, population
+from keras_rram.export import (
+    LiteRTModel,
+    Thresholds,
+    export_population,
+    folder,
+    read_sidecar,
+)
+from tests import export_models
+from tests.export.test_kernels import rescaling_model
+
+CHIPS = population(StuckAtZero(0.2), 5, seed=4)
+
+
+@pytest.fixture(autouse=True)
+def converted_once(monkeypatch):
+    monkeypatch.setattr(
+        "keras_rram.export.tflite.convert_fault_free",
+        lambda *args: export_models.patcher(args[1]).tflite,
+    )
+
+
+def export(path, chips=CHIPS, **options):
+    return export_population(
+        export_models.model(),
+        path,
+        chips,
+        "int8",
+        export_models.images(),
+        thresholds=Thresholds(agreement=0.5, accuracy=0.5),
+        **options,
+    )
+
+
+def files(path):
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+def test_a_population_is_a_base_a_file_for_each_chip_and_an_index(tmp_path):
+    seen = []
+    result = export(tmp_path, progress=seen.append)
+    assert (result.written, result.kept) == (5, 0)
+    assert len(seen) == 5
+    names = [f"chip_4_{index:05d}.tflite" for index in range(5)]
+    expected = {"base.tflite", "index.jsonl", *names}
+    expected |= {f"{name}.json" for name in ("base.tflite", *names)}
+    found = files(tmp_path)
+    assert set(found) == expected
+    index = [json.loads(line) for line in found["index.jsonl"].splitlines()]
+    assert [record["file"] for record in index] == names
+    assert [record["chip"]["index"] for record in index] == [0, 1, 2, 3, 4]
+    for chip, name in zip(CHIPS, names, strict=True):
+        patched = export_models.patcher("int8").patch(chip.faults(export_models.model()))
+        assert found[name] == patched
+        assert json.loads(found[f"{name}.json"])["verification"]["images"] == 64
+
+
+class StopHere(Exception):
+    pass
+
+
+def test_a_run_stopped_anywhere_resumes_to_the_same_folder(tmp_path):
+    export(tmp_path / "whole")
+    stopped = tmp_path / "stopped"
+
+    def stop(report):
+        if report.chip["index"] == 2:
+            raise StopHere
+
+    with pytest.raises(StopHere):
+        export(stopped, progress=stop)
+    # As after a kill: a file half written, an index line cut short, a chip's file gone.
+    (stopped / ".partial-x.tflite").write_bytes(b"half")
+    lines = (stopped / "index.jsonl").read_text().splitlines(keepends=True)
+    (stopped / "index.jsonl").write_text("".join(lines)[:-10])
+    (stopped / "chip_4_00001.tflite").unlink()
+    result = export(stopped, resume=True)
+    assert (result.written, result.kept) == (4, 1)
+    whole, resumed = files(tmp_path / "whole"), files(stopped)
+    by_file = [
+        sorted(name.pop("index.jsonl").splitlines(), key=lambda line: json.loads(line)["file"])
+        for name in (whole, resumed)
+    ]
+    assert whole == resumed
+    assert by_file[0] == by_file[1]
+    assert export(stopped, resume=True).kept == 5
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written_and_resumes(tmp_path, monkeypatch):
+    export(tmp_path / "whole")
+    write, written = pathlib.Path.write_bytes, []
+
+    def full(path, content):
+        written.append(path)
+        if len(written) == 4:  # the base and two chips fit
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            export(tmp_path / "full")
+    names = {"base.tflite", "chip_4_00000.tflite", "chip_4_00001.tflite"}
+    expected = names | {f"{name}.json" for name in names} | {"index.jsonl"}
+    assert set(files(tmp_path / "full")) == expected
+    result = export(tmp_path / "full", resume=True)
+    assert (result.written, result.kept) == (3, 2)
+    assert files(tmp_path / "full") == files(tmp_path / "whole")
+
+
+def test_without_running_every_byte_is_checked_all_the_same(tmp_path, monkeypatch):
+    checked = []
+    from keras_rram.export import tflite
+
+    check = tflite.check_weights
+    monkeypatch.setattr(tflite, "check_weights", lambda *args: (checked.append(1), check(*args))[1])
+    export(tmp_path, run=False)
+    assert len(checked) == 6
+    index = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
+    assert [record["verification"] is not None for record in index] == [True] + [False] * 4
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    export(tmp_path, CHIPS[:1])
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match="resume=True"):
+        export(tmp_path)
+    with pytest.raises(ValueError, match="another chip"):
+        export(tmp_path, population(StuckAtZero(0.1), 1, seed=4), resume=True)
+    other = export_models.build()
+    other.get_layer("head").bias.assign(np.ones(10))
+    with pytest.raises(ValueError, match="weights_sha256"):
+        export_population(other, tmp_path, CHIPS, "int8", export_models.images(), resume=True)
+    with pytest.raises(ValueError, match="calibration"):
+        export_population(
+            export_models.model(),
+            tmp_path,
+            CHIPS,
+            "int8",
+            export_models.images(8),
+            resume=True,
+        )
+    assert files(tmp_path) == before
+
+
+def test_chips_must_differ_and_share_a_fault_model(tmp_path):
+    for chips, message in (
+        ([], "at least one"),
+        ([CHIPS[0], CHIPS[0]], "must differ"),
+        ([CHIPS[0], Chip(StuckAtZero(0.1))], "one fault model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export(tmp_path, chips)
+    assert not files(tmp_path)
+
+
+def test_measured_chips_are_named_by_their_map(tmp_path):
+    faults = CHIPS[0].faults(export_models.model())
+    chips = [dataclasses.replace(CHIPS[0], measured=faults)]
+    export(tmp_path, chips)
+    (name,) = [n for n in files(tmp_path) if n.startswith("chip") and n.endswith(".tflite")]
+    assert name.startswith("chip_") and len(name) == len("chip_.tflite") + 16
+    patched = files(tmp_path)[name]
+    assert patched == export_models.patcher("int8").patch(faults)
+    assert folder.BASE in files(tmp_path)
+
+
+def test_rescaling_chips_share_a_base_with_room_for_their_weights(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    model = rescaling_model()
+    images = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    chips = population(StuckAtZero(0.5), 2, seed=1)
+    reports = []
+    export_population(
+        model,
+        tmp_path,
+        chips,
+        "int8",
+        images,
+        thresholds=Thresholds(agreement=0.9),
+        progress=reports.append,
+    )
+    assert read_sidecar(tmp_path / "base.tflite")["gains"] == {"scaled/kernel": 2.0}
+    for chip, report in zip(chips, reports, strict=True):
+        faults = chip.faults(model)
+        size = sum(fault.mask.size for fault in faults.values())
+        faulty = sum(np.sum(fault.mask == 0) for fault in faults.values())
+        assert report.fault_rate == pytest.approx(faulty / size)
+        with chip.program(model):
+            expected = model.predict_on_batch(images)
+        outputs = LiteRTModel(report.path.read_bytes()).predict(images)
+        assert np.abs(outputs - expected).max() <= 0.03 * np.abs(expected).max()

@@ -1,0 +1,23 @@
+import pytest
+
+from tests.run_tools import run_tool
+from tools.benchmarks.timing import in_turn, ratio
+
+
+def test_in_turn_calls_all_once_a_round_in_alternating_order():
+    calls = []
+    seconds = in_turn([lambda: calls.append("a"), lambda: calls.append("b")], rounds=2)
+    assert calls == ["a", "b", "a", "b", "b", "a"]
+    assert [len(row) for row in seconds] == [2, 2]
+
+
+def test_ratio_is_the_median_of_the_rounds():
+    assert ratio([2.0, 6.0, 100.0], [1.0, 2.0, 1.0]) == 3.0
+
+
+@pytest.mark.slow
+def test_the_suite_of_layers_prints_its_figures():
+    output = run_tool("benchmark", "--suite=layers", "--quick")
+    for name in ("dropconnect_step_ratio_mini", "dropconnect_step_ratio_resnet20"):
+        assert f"{name}: " in output
+    run_tool("benchmark", "--suite=nothing", code=1)

@@ -1,0 +1,109 @@
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rram import data, faults, faulty_layers, population
+from tests.classifiers import right_answers
+from tests.run_tools import run_main, run_tool
+
+QUICK = ["--train_images=200", "--epochs=2", "--validation_images=100", "--batch_size=50"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "run"
+    output = run_tool("train", *QUICK, "--drop_rate=0.2", "--seed=3", f"--out={folder}")
+    return folder, output
+
+
+@pytest.mark.slow
+def test_writes_all_results_and_says_where(trained):
+    folder, output = trained
+    assert f"Results: {folder}" in output
+    assert {path.name for path in folder.iterdir()} == {
+        "model.keras",
+        "config.json",
+        "history.csv",
+        "history.png",
+        "checkpoint.npz",
+        "logs",
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["drop_connect"] == {"rate": 0.2, "rescale": False, "seed": 3}
+    assert config["command"].startswith("python -m tools.train --train_images=200")
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert 0 <= float(rows[-1]["val_chip_accuracy"]) <= 1
+    assert len(faulty_layers(keras.models.load_model(folder / "model.keras"))) == 6
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
+    folder, _ = trained
+    constant = ["--recipe=mnist", "--drop_rate=0.2", "--seed=3"]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run_tool("train", *QUICK, *constant, f"--out={straight}")
+    run_tool("train", *QUICK, *constant, "--epochs=1", f"--out={stopped}")
+    run_tool("train", *QUICK, *constant, "--resume", f"--out={stopped}")
+    models = [keras.models.load_model(path / "model.keras") for path in (straight, stopped)]
+    for ours, theirs in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+@pytest.mark.slow
+def test_follows_chips_of_another_fault_model_and_keeps_to_it(tmp_path, capsys):
+    quick = ["--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1"]
+    quick.append("--recipe=mnist")  # a constant learning rate, whatever the epochs
+    pairs = "differential_pair:stuck_off=0.09,stuck_on=0.01"
+    run_main("train", *quick, "--epochs=1", f"--fault_model={pairs}", f"--out={tmp_path}/run")
+    assert "Accuracy on 1 chip(s), differential_pair, 10% faulty" in capsys.readouterr().out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["fault_model"], config["fault_rate"]) == (pairs, 0.1)
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    images, labels = data.load("digits").subset(train=60).arrays("test", 30)
+    (chip,) = population(faults.parse(pairs), 1)
+    with (tmp_path / "run" / "history.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    expected = right_answers(model, chip, images, labels).mean()
+    assert float(row["val_chip_accuracy"]) == pytest.approx(expected, abs=1 / 30 + 1e-6)
+    again = [*quick, "--epochs=2", "--resume", f"--out={tmp_path}/run"]
+    with pytest.raises(ValueError, match="--resume: the chips.*must not mix two"):
+        run_main("train", *again, "--fault_model=row_faults")
+    run_main("train", *again, f"--fault_model={pairs}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--drop_rate=1.0"], r"must be in [0, 1)"),
+        (["--fault_rate=-0.1"], r"must be in [0, 1)"),
+        (["--fault_model=row_fault"], "did you mean 'row_faults'"),
+        (["--fault_model=row_faults", "--exact"], "leave --exact out"),
+        (["--data=nowhere"], "nowhere"),
+        (["--batch_size=5000"], "5000"),
+        (["--replaced=4"], "belongs to --model=resnet20"),
+        (["--scope=nothing"], "scope"),
+        (["--recipe=nothing"], "--recipe must be one of"),
+        (["--bottlenecks=9"], "bottlenecks"),
+        (["--model=resnet20", "--replaced=x"], "--replaced must be numbers"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
+    folder = tmp_path / "out"
+    with pytest.raises((ValueError, TypeError, OSError)) as error:
+        run_main("train", f"--out={folder}", *arguments)
+    assert message in str(error.value)
+    assert not folder.exists()
+
+
+def test_the_process_ends_with_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    output = run_tool("train", f"--out={tmp_path / 'file'}", "--train_images=100", code=1)
+    assert [line for line in output.splitlines() if line.startswith("error:")]
+    assert "is a file" in output
+    run_tool("train", "--model=nothing", code=1)
+    assert "unexpected arguments" in run_tool("train", "stray", code=1)
