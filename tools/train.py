@@ -58,6 +58,19 @@ flags.DEFINE_string(
 flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.")
 flags.DEFINE_integer("batch_size", None, "Batch size, instead of the recipe's.")
 flags.DEFINE_float("learning_rate", None, "Learning rate, instead of the recipe's.")
+flags.DEFINE_float("gradient_clip", None, "Longest gradient, instead of the recipe's (0: any).")
+flags.DEFINE_enum(
+    "drop_rates",
+    None,
+    ["constant", "uniform"],
+    "Drop rate of each step: --drop_rate, or drawn from [0, --drop_rate].",
+)
+flags.DEFINE_integer("drop_ramp_epochs", None, "Epochs in which the drop rate rises from 0.")
+flags.DEFINE_integer("statistics_epochs", None, "Last epochs, on fixed statistics.")
+flags.DEFINE_enum(
+    "normalization", "batch", ["batch", "instance", "group"], "Normalization of channels."
+)
+flags.DEFINE_bool("centered_inputs", False, "Centre the inputs of faulty layers.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the order of the images and the masks.")
 flags.DEFINE_integer("validation_chips", 1, "Chips to evaluate after each epoch.")
 flags.DEFINE_float(
@@ -71,6 +84,15 @@ flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
 
 _RECIPE_OF_DATA = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10"}
+_RECIPE_FLAGS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "gradient_clip",
+    "drop_rates",
+    "drop_ramp_epochs",
+    "statistics_epochs",
+)
 _OPTIONS = {
     "mini_mobilenet": ("bottlenecks", "variant"),
     "resnet20": ("replaced", "shortcut", "width"),
@@ -104,6 +126,8 @@ def main(argv: Sequence[str]) -> None:
         scope=FLAGS.scope,
         input_shape=dataset.input_shape,
         classes=dataset.classes,
+        normalization=FLAGS.normalization,
+        centered_inputs=FLAGS.centered_inputs,
         **options,
     )
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
@@ -118,6 +142,8 @@ def main(argv: Sequence[str]) -> None:
         "model": model.name,
         "options": options,
         "scope": FLAGS.scope,
+        "normalization": FLAGS.normalization,
+        "centered_inputs": FLAGS.centered_inputs,
         "drop_connect": drop_connect.get_config(),
         "fault_model": spec(fault_model),
         "fault_rate": fault_model.rate,
@@ -178,9 +204,7 @@ def _recipe() -> Any:
         raise ValueError(f"--recipe must be one of {sorted(RECIPES)}. Received: {name!r}")
     recipe = RECIPES[name]
     given = {
-        field: value
-        for field in ("epochs", "batch_size", "learning_rate")
-        if (value := getattr(FLAGS, field)) is not None
+        field: value for field in _RECIPE_FLAGS if (value := getattr(FLAGS, field)) is not None
     }
     if "epochs" in given and recipe.milestones:
         # A shorter run keeps the shape of the schedule.

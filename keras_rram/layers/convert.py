@@ -5,7 +5,9 @@ from typing import Any
 
 import keras
 
+from keras_rram.layers.centered_input import CenteredInput
 from keras_rram.layers.drop_connect import DropConnect
+from keras_rram.layers.group_normalization import FusedGroupNormalization
 from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.layers.roles import resolve_scope, role_of
@@ -18,6 +20,7 @@ Where = Callable[[keras.Layer], bool] | str | Iterable[str] | None
 _PLAIN: dict[Any, Any] = {
     **{twin: plain for plain, twin in CONVERTIBLE.items()},
     FusedBatchNormalization: keras.layers.BatchNormalization,
+    FusedGroupNormalization: keras.layers.GroupNormalization,
 }
 # Layers around other layers -> their attributes that are these, by name in their config.
 _WRAPPERS: dict[Any, dict[str, str]] = {
@@ -100,6 +103,11 @@ def bake(model: keras.Model) -> keras.Model:
         if type(layer) in _WRAPPERS:
             wrapper = _PLAIN_WRAPPERS.get(type(layer), type(layer))
             return wrapper.from_config(_clone_parts(layer, plain))
+        if type(layer) is CenteredInput:
+            # Its variance is 1 when new, and stays so.
+            return keras.layers.BatchNormalization(
+                center=False, scale=False, epsilon=0.0, name=layer.name, dtype=layer.dtype_policy
+            )
         if type(layer) not in _PLAIN:
             return _copy(layer)
         config = layer.get_config()

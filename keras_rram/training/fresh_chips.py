@@ -46,6 +46,10 @@ class FreshChips(keras.callbacks.Callback):
         self._epoch_start = self._seen = 0
         self._held: int | None = None
 
+    def chips(self, count: int) -> list[Chip]:
+        """Returns the first chips of the population."""
+        return [Chip(self.fault_model, self.seed, index) for index in range(count)]
+
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, and raises if a chip cannot be programmed into it."""
         super().set_model(model)
