@@ -64,11 +64,13 @@ class CenteredInput(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the inputs less their moving mean."""
-        mean = ops.convert_to_tensor(self.moving_mean)
+        outputs = inputs - ops.cast(self.moving_mean, inputs.dtype)
         if training and self.trainable:
-            batch_mean = mean_of_channels(ops.stop_gradient(inputs))
-            self.moving_mean.assign(mean * self.momentum + batch_mean * (1.0 - self.momentum))
-        return inputs - ops.cast(mean, inputs.dtype)
+            mean = mean_of_channels(ops.stop_gradient(inputs))
+            self.moving_mean.assign(
+                self.moving_mean * self.momentum + mean * (1.0 - self.momentum)
+            )
+        return outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""

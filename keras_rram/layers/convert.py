@@ -6,8 +6,13 @@ from typing import Any
 import keras
 
 from keras_rram.layers.centered_input import CenteredInput
+from keras_rram.layers.centering import center_inputs
 from keras_rram.layers.drop_connect import DropConnect
-from keras_rram.layers.group_normalization import FusedGroupNormalization
+from keras_rram.layers.group_normalization import (
+    NORMALIZATIONS,
+    FusedGroupNormalization,
+    groups_of,
+)
 from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.layers.roles import resolve_scope, role_of
@@ -33,7 +38,11 @@ _PLAIN_WRAPPERS: dict[Any, Any] = {twin: plain for plain, twin in _DROP_CONNECT_
 
 
 def to_drop_connect(
-    model: keras.Model, rate: float | DropConnect, where: Where = None
+    model: keras.Model,
+    rate: float | DropConnect,
+    where: Where = None,
+    centered_inputs: bool = False,
+    normalization: str = "batch",
 ) -> keras.Model:
     """Returns the Drop-Connect twin of a Keras model: same weights, same outputs.
 
@@ -45,13 +54,21 @@ def to_drop_connect(
             (see `keras_rram.layers.roles`); or None for all. Of `Bidirectional` and
             `TimeDistributed` the layers in them are asked about. Embeddings, normalizations and
             PReLU are digital and never converted; `audit` shows them.
+        centered_inputs: whether a `CenteredInput` goes before each converted convolution and dense
+            layer. The outputs stay the same: its means are zero until training or
+            `gather_statistics` finds them.
+        normalization: "batch" leaves normalizations as they are; "instance" and "group" put a
+            `FusedGroupNormalization` in the place of each batch normalization of images, with its
+            gamma and beta. The outputs then change, and the model needs a short fine-tuning.
 
     Returns:
         A new model, not compiled. `model` is left as it is.
 
     Raises:
         ValueError: if the model cannot be rebuilt from its layers, or if a chosen layer has a
-            kernel and no Drop-Connect twin (the message names it), or if none is chosen.
+            kernel and no Drop-Connect twin (the message names it), or if none is chosen; if
+            `normalization` is unknown or the model has no batch normalization that it replaces, or
+            if no input can be centred.
 
     Example:
 
@@ -63,9 +80,18 @@ def to_drop_connect(
     drop_connect = rate if isinstance(rate, DropConnect) else DropConnect(rate)
     chosen = _predicate(where)
     converted: list[str] = []
+    replaced: list[str] = []
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"`normalization` must be one of {list(NORMALIZATIONS)}. Received: "
+            f"normalization={normalization!r}"
+        )
 
     def convert(layer: keras.Layer) -> keras.Layer:
         kind = type(layer)
+        if normalization != "batch" and _normalizes_images(layer):
+            replaced.append(layer.name)
+            return _of_each_image(layer, normalization)
         if kind in _WRAPPERS:
             before = len(converted)
             parts = _clone_parts(layer, convert)
@@ -85,7 +111,12 @@ def to_drop_connect(
             f"No layer of model '{model.name}' was chosen: `where={where!r}` fits none of its "
             "layers with kernels."
         )
-    return twin
+    if normalization != "batch" and not replaced:
+        raise ValueError(
+            f"`normalization='{normalization}'` cannot take effect: model '{model.name}' has no "
+            "batch normalization of images of more than one pixel, channels last."
+        )
+    return center_inputs(twin) if centered_inputs else twin
 
 
 def bake(model: keras.Model) -> keras.Model:
@@ -116,6 +147,28 @@ def bake(model: keras.Model) -> keras.Model:
         return _PLAIN[type(layer)].from_config(config)
 
     return _rebuild(model, plain)
+
+
+def _normalizes_images(layer: Any) -> bool:
+    """Whether a layer is a batch normalization of images of more than one pixel."""
+    if not isinstance(layer, keras.layers.BatchNormalization) or layer.axis not in (-1, 3):
+        return False
+    try:
+        shape = layer.input.shape
+    except (AttributeError, ValueError):  # called several times, or never by itself
+        return False
+    return len(shape) == 4 and not shape[1] == shape[2] == 1
+
+
+def _of_each_image(layer: Any, normalization: str) -> keras.Layer:
+    return FusedGroupNormalization(
+        groups_of(normalization, layer.input.shape[-1]),
+        epsilon=layer.epsilon,
+        center=layer.center,
+        scale=layer.scale,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def _predicate(where: Where) -> Callable[[keras.Layer], bool]:

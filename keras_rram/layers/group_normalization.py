@@ -1,10 +1,16 @@
 """Group and instance normalization: statistics of each image, which no chip can break."""
 
+import math
 from typing import Any
 
 import keras
 
 Tensor = Any
+
+# Kind of normalization -> what its layers' names end with.
+NORMALIZATIONS = {"batch": "bn", "instance": "in", "group": "gn"}
+GROUP_CHANNELS = 4
+"""Channels of a group, where their number is a multiple of it."""
 
 
 @keras.saving.register_keras_serializable(package="keras_rram")
@@ -44,8 +50,12 @@ class FusedGroupNormalization(keras.layers.GroupNormalization):
     ```
     """
 
-    def call(self, inputs: Tensor) -> Tensor:
-        """Returns the normalized inputs."""
+    def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
+        """Returns the normalized inputs.
+
+        `mask` is there since a batch normalization, whose place this layer may take, is called with
+        one. As in Keras, it does not change the statistics.
+        """
         if not _can_fuse(self, inputs):
             return super().call(inputs)
         import tensorflow as tf
@@ -57,6 +67,11 @@ class FusedGroupNormalization(keras.layers.GroupNormalization):
         beta = tf.zeros([channels]) if self.beta is None else tf.cast(self.beta, tf.float32)
         groups = channels if self.groups == -1 else self.groups
         return tf.cast(_normalize(x, gamma, beta, groups, self.epsilon), self.compute_dtype)
+
+
+def groups_of(normalization: str, channels: int) -> int:
+    """Returns the argument `groups` of "instance" or "group" normalization."""
+    return -1 if normalization == "instance" else channels // math.gcd(channels, GROUP_CHANNELS)
 
 
 def _can_fuse(layer: Any, inputs: Tensor) -> bool:

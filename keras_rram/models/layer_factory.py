@@ -1,6 +1,5 @@
 """Which layers of a network sit on faulty hardware, and how its channels are normalized."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from keras_rram.layers import (
     faulty_layers,
 )
 from keras_rram.layers.drop_connect import DropConnect
+from keras_rram.layers.group_normalization import NORMALIZATIONS, groups_of
 from keras_rram.layers.roles import resolve_scope, role_of
 from keras_rram.models.arguments import check_choice
 
@@ -26,11 +26,6 @@ DATA_FORMAT = "channels_last"
 # As in PyTorch, in which the study ran. The default momentum of Keras, 0.99, makes the moving
 # statistics lag behind in the first epochs of a short training.
 BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
-
-# Kind of normalization -> what its layers' names end with.
-NORMALIZATIONS = {"batch": "bn", "instance": "in", "group": "gn"}
-GROUP_CHANNELS = 4
-"""Channels of a group, where their number is a multiple of it."""
 
 KerasTensor = Any
 
@@ -109,17 +104,14 @@ class LayerFactory:
         name = f"{name}_{NORMALIZATIONS[self.normalization]}"
         if self.normalization == "batch":
             return FusedBatchNormalization(**BATCH_NORMALIZATION, name=name)(x)
-        if self.normalization == "group":
-            channels = x.shape[-1]
-            groups = channels // math.gcd(channels, GROUP_CHANNELS)
-            return FusedGroupNormalization(groups, name=name)(x)
-        if x.shape[1] == x.shape[2] == 1:
+        if self.normalization == "instance" and x.shape[1] == x.shape[2] == 1:
             raise ValueError(
                 f"Instance normalization of the single pixel at '{name}' makes it zero. Expected "
                 "larger images, or normalization='group' or 'batch'. Received: "
                 "normalization='instance'"
             )
-        return FusedGroupNormalization(-1, name=name)(x)
+        groups = groups_of(self.normalization, x.shape[-1])
+        return FusedGroupNormalization(groups, name=name)(x)
 
     def center(self, x: KerasTensor, *, role: str, name: str) -> KerasTensor:
         """Centres the input of the layer `name`, if such layers are faulty and inputs centred."""
