@@ -48,6 +48,11 @@ flags.DEFINE_bool(
 flags.DEFINE_list(
     "scope", "blocks", "Which roles drop: blocks, depthwise, convolutions, all, or roles."
 )
+flags.DEFINE_string(
+    "training_faults",
+    None,
+    "Fault model that is drawn anew in each step, beside the drops (--drop_rate=0 for it alone).",
+)
 flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
 flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
@@ -113,7 +118,8 @@ def main(argv: Sequence[str]) -> None:
 
     recipe = _recipe()
     options = _model_options()
-    drop_connect = DropConnect(FLAGS.drop_rate, rescale=FLAGS.rescale, seed=FLAGS.seed)
+    noise, fresh_chips = _training_faults()
+    drop_connect = DropConnect(FLAGS.drop_rate, rescale=FLAGS.rescale, seed=FLAGS.seed, noise=noise)
     fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
     dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
     if FLAGS.train_images:
@@ -157,7 +163,8 @@ def main(argv: Sequence[str]) -> None:
     with written_whole(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
     callbacks: list[keras.callbacks.Callback] = [
-        ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed)
+        *fresh_chips,
+        ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed),
     ]
     if keras.backend.backend() == "tensorflow":
         callbacks.append(keras.callbacks.TensorBoard(folder / "logs", write_graph=False))
@@ -184,6 +191,21 @@ def main(argv: Sequence[str]) -> None:
             end=" ",
         )
     print(f"Results: {folder}/")
+
+
+def _training_faults() -> tuple[Any, list[Any]]:
+    """Returns what draws --training_faults inside the step, or else callbacks that program them."""
+    if FLAGS.training_faults is None:
+        return None, []
+    from keras_rram import FreshChips, NoiseInjection
+    from keras_rram.faults import parse
+
+    model = parse(FLAGS.training_faults)
+    try:
+        return NoiseInjection(model), []
+    except ValueError:
+        # The chips of training are others than those of validation.
+        return None, [FreshChips(model, seed=FLAGS.seed + 1_000_000)]
 
 
 def _check_same_chips(config: pathlib.Path, fault_model: str) -> None:

@@ -67,9 +67,7 @@ class CenteredInput(keras.layers.Layer):
         outputs = inputs - ops.cast(self.moving_mean, inputs.dtype)
         if training and self.trainable:
             mean = mean_of_channels(ops.stop_gradient(inputs))
-            self.moving_mean.assign(
-                self.moving_mean * self.momentum + mean * (1.0 - self.momentum)
-            )
+            self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1.0 - self.momentum))
         return outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:

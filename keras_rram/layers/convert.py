@@ -212,12 +212,23 @@ def _clone_parts(layer: Any, clone: Callable[[keras.Layer], keras.Layer]) -> dic
 
 
 def _clone_model(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
+    # Keras takes no `call_function` for a Sequential model, whose layers are called with nothing.
+    call = None if isinstance(model, keras.Sequential) else _call
     try:
-        return keras.models.clone_model(model, clone_function=clone, recursive=True)
+        return keras.models.clone_model(
+            model, clone_function=clone, call_function=call, recursive=True
+        )
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"Keras could not clone model '{model.name}': {error}") from error
+
+
+def _call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(layer, keras.layers.GroupNormalization):
+        # Left by the batch normalization whose place it takes.
+        kwargs.pop("mask", None)
+    return layer(*args, **kwargs)
 
 
 def _config(layer: keras.Layer) -> dict[str, Any]:

@@ -50,12 +50,8 @@ class FusedGroupNormalization(keras.layers.GroupNormalization):
     ```
     """
 
-    def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
-        """Returns the normalized inputs.
-
-        `mask` is there since a batch normalization, whose place this layer may take, is called with
-        one. As in Keras, it does not change the statistics.
-        """
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the normalized inputs."""
         if not _can_fuse(self, inputs):
             return super().call(inputs)
         import tensorflow as tf
