@@ -50,8 +50,8 @@ from typing import Any
 
 from absl import flags
 
-from tools import cli
-from tools.population_report import compare, report, write
+from . import cli
+from .population_report import compare, report, write
 
 FLAGS = flags.FLAGS
 

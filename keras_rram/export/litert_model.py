@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_rram.export.flatbuffer import parse
-from keras_rram.export.quiet import quiet
+from keras_rram.quiet import quiet
 
 # LiteRT says once in a process, on stderr, that it made its delegate.
 _first_use = iter([quiet])

@@ -9,7 +9,7 @@ import numpy as np
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import Graph, parse
 from keras_rram.export.litert_model import LiteRTModel, _decode, _encode
-from keras_rram.export.quiet import quiet
+from keras_rram.quiet import quiet
 
 # The interpreter ends the process, rather than raise, if some parts do not fit: always enough.
 _LARGE_ARENA = 1 << 26

@@ -7,13 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.export.convert import CALIBRATION_IMAGES, check_images
+from keras_rram.data import check_images, check_labels
+from keras_rram.export.convert import CALIBRATION_IMAGES
 from keras_rram.export.errors import ExportError
 from keras_rram.export.kernels import fault_free
-from keras_rram.export.quiet import quiet
 from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.drop_connect import check_rate
+from keras_rram.quiet import quiet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,10 +87,8 @@ def quantization_aware_train(
             "Quantization-aware training needs Keras on TensorFlow: load the model in a process "
             f"with KERAS_BACKEND=tensorflow. Received: backend '{keras.backend.backend()}'"
         )
-    images, labels = check_images(model, images), np.asarray(labels)
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        received = f"Received: {labels.dtype} of shape {labels.shape}"
-        raise ValueError(f"`labels` must be {len(images)} integers. {received}")
+    images = check_images(model, images)
+    labels = check_labels(labels, len(images))
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")

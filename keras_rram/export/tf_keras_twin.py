@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_rram.export.kernels import fault_free
-from keras_rram.export.quiet import quiet
 from keras_rram.layers.convert import bake
+from keras_rram.quiet import quiet
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
 

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip
+from keras_rram.data import check_images, check_labels
 from keras_rram.export.calibration import RangeChange, range_change
-from keras_rram.export.convert import check_calibration, check_images, convert
+from keras_rram.export.convert import check_calibration, convert
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernels import (
     chip_gains,
@@ -176,9 +177,9 @@ class Exporter:
                 "Received: images=None"
             )
         self._images = check_images(model, images)
-        self._labels = _check_labels(labels, len(self._images))
+        self._labels = None if labels is None else check_labels(labels, len(self._images))
         self._also_on = {
-            name: (check_images(model, others, name), _check_labels(classes, len(others)))
+            name: (check_images(model, others, name), check_labels(classes, len(others)))
             for name, (others, classes) in (also_on or {}).items()
         }
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
@@ -325,18 +326,6 @@ def _check_path(path: str | os.PathLike) -> pathlib.Path:
         raise ValueError(f"`path` must end in '.tflite'. Received: path='{path}'")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _check_labels(labels: np.ndarray | None, count: int) -> np.ndarray | None:
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`labels` must be {count} integers, one for each image. Received: "
-            f"labels.shape={labels.shape}, labels.dtype={labels.dtype}"
-        )
-    return labels
 
 
 def _check_micro(count: int, quantization: str, images: int) -> int:

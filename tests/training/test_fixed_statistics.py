@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from keras_rram import FreshChips, faulty_layers
+from keras_rram.data.sources import from_arrays
 from keras_rram.layers import DropConnectConv2D, DropConnectDense, statistics_layers
 from keras_rram.training import DropRates, FixedStatistics, Recipe, train
 from tests.helpers import to_numpy
-from tests.training.test_loop import DATASET
 
 RECIPE = Recipe(
     "sgd",
@@ -22,6 +22,10 @@ RECIPE = Recipe(
     gradient_clip=1.0,
     statistics_epochs=2,
 )
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 255, (48, 8, 8, 1), dtype=np.uint8)
+DATASET = from_arrays(PIXELS, np.arange(48) % 4, PIXELS[:12], np.arange(12) % 4)
 
 
 def model():

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tools.benchmarks.timing import in_turn, ratio
+from .timing import in_turn, ratio
 
 SEED = 1
 RATE = 0.1

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import joblib
 import keras
 import numpy as np
 
+import keras_rram.quiet
 from keras_rram.chips.chip import erase
 from keras_rram.evaluation.engines.keras import KerasEngine, Repair
 from keras_rram.evaluation.engines.protocol import Answers, Engine, Task
@@ -33,21 +34,16 @@ _loading = threading.Lock()
 
 def _quiet_start() -> Callable[[], None]:
     """Returns what a process does first: the imports, without their messages on stderr."""
+    path = keras_rram.quiet.__file__
 
     def start() -> None:
         # A function within a function travels by value: naming one of a module would import the
         # module, and with it Keras, before this can turn the messages away.
         import importlib
-        import os
+        import runpy
 
-        saved = os.dup(2)
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        try:
+        with runpy.run_path(path)["held_stderr"]():
             importlib.import_module("keras_rram.evaluation.engines.workers")
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
     return start
 
@@ -216,23 +212,10 @@ def _work(payload: Any, tasks: list[Task]) -> list[Answers]:
             if is_process and threading.current_thread() is threading.main_thread():
                 # Ctrl-C reaches the whole process group, and is for the process that collects.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-            with _quiet() if is_process else nullcontext():
+            with keras_rram.quiet.held_stderr() if is_process else nullcontext():
                 held = (key, recipe.build())
             _engines.held = held
     return held[1].answer(tasks)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Turns away what TensorFlow says on stderr when it looks for devices, in a process's own."""
-    saved = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def _limit_threads(threads: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from keras_rram import Chip, StuckAtZero, layers
 from keras_rram.chips import chip as chips
-from keras_rram.evaluation import litert_engine
+from keras_rram.evaluation.engines import litert as litert_engine
 from keras_rram.evaluation.engines.choose import Workload, prepare
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
