@@ -86,7 +86,7 @@ def test_int8_files_hold_it_and_run_on_microcontrollers(normalization, centered)
     tflite = convert(model, "int8", IMAGES)
     wanted, found = to_numpy(model(IMAGES)), LiteRTModel(tflite).predict(IMAGES)
     assert np.abs(found - wanted).max() < 0.2 * np.ptp(wanted)
-    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.97
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.95
     report = run_micro(tflite, IMAGES[:4])
-    assert report.max_steps <= 2
+    assert report.max_steps <= 3 and report.agreement == 1
     assert {"RSQRT", "SQUARED_DIFFERENCE"} <= set(report.operators) or normalization == "batch"
