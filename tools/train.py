@@ -16,6 +16,15 @@ Followed on chips with other faults than weights at zero (`--help` has the names
   python -m tools.train --fault_model=column_faults --fault_rate=0.1 --validation_chips=5 \
       --out=runs/columns
 
+One model for every fault rate up to 30%, and one for cells that are stuck on:
+
+  python -m tools.train --data=mnist --recipe=mnist_short --drop_rate=0.3 --drop_rates=uniform \
+      --out=runs/rates
+  python -m tools.train --data=mnist --recipe=mnist_short --drop_rate=0 --fault_rate=0.1 \
+      --training_faults=differential_pair:stuck_on=0.1 \
+      --fault_model=differential_pair:stuck_on=0.1 \
+      --out=runs/stuck_on
+
 The folder `--out` gets `model.keras`, `config.json`, `history.csv`, `history.png`, TensorBoard logs
 in `logs/`, and `checkpoint.npz`, from which `--resume` with the same flags goes on exactly.
 """
@@ -73,7 +82,10 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("drop_ramp_epochs", None, "Epochs in which the drop rate rises from 0.")
 flags.DEFINE_integer("statistics_epochs", None, "Last epochs, on fixed statistics.")
 flags.DEFINE_enum(
-    "normalization", "batch", ["batch", "instance", "group"], "Normalization of channels."
+    "normalization",
+    None,
+    ["batch", "instance", "group"],
+    "Normalization of channels (default: instance for a mini_mobilenet, batch for a resnet20).",
 )
 flags.DEFINE_bool("centered_inputs", False, "Centre the inputs of faulty layers.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the order of the images and the masks.")
@@ -89,6 +101,8 @@ flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
 
 _RECIPE_OF_DATA = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10"}
+# What suits each network, see docs/robust_training.md.
+_NORMALIZATION = {"mini_mobilenet": "instance", "resnet20": "batch"}
 _RECIPE_FLAGS = (
     "epochs",
     "batch_size",
@@ -118,6 +132,7 @@ def main(argv: Sequence[str]) -> None:
 
     recipe = _recipe()
     options = _model_options()
+    normalization = FLAGS.normalization or _NORMALIZATION[FLAGS.model]
     noise, fresh_chips = _training_faults()
     drop_connect = DropConnect(FLAGS.drop_rate, rescale=FLAGS.rescale, seed=FLAGS.seed, noise=noise)
     fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
@@ -132,7 +147,7 @@ def main(argv: Sequence[str]) -> None:
         scope=FLAGS.scope,
         input_shape=dataset.input_shape,
         classes=dataset.classes,
-        normalization=FLAGS.normalization,
+        normalization=normalization,
         centered_inputs=FLAGS.centered_inputs,
         **options,
     )
@@ -148,8 +163,9 @@ def main(argv: Sequence[str]) -> None:
         "model": model.name,
         "options": options,
         "scope": FLAGS.scope,
-        "normalization": FLAGS.normalization,
+        "normalization": normalization,
         "centered_inputs": FLAGS.centered_inputs,
+        "training_faults": FLAGS.training_faults,
         "drop_connect": drop_connect.get_config(),
         "fault_model": spec(fault_model),
         "fault_rate": fault_model.rate,

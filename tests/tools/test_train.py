@@ -107,3 +107,19 @@ def test_the_process_ends_with_one_line(tmp_path):
     assert "is a file" in output
     run_tool("train", "--model=nothing", code=1)
     assert "unexpected arguments" in run_tool("train", "stray", code=1)
+
+
+@pytest.mark.slow
+def test_what_makes_a_model_robust_is_a_flag(tmp_path):
+    quick = ["--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1"]
+    robust = ["--normalization=batch", "--centered_inputs", "--statistics_epochs=1", "--epochs=2"]
+    robust += ["--gradient_clip=1", "--drop_rates=uniform", "--drop_ramp_epochs=1"]
+    faults = ["--training_faults=column_faults:rate=0.1", "--recipe=mnist"]
+    run_tool("train", *quick, *robust, *faults, f"--out={tmp_path}/run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["normalization"] == "batch" and config["centered_inputs"] is True
+    assert config["training_faults"] == "column_faults:rate=0.1"
+    recipe = {key: config["recipe"][key] for key in ("drop_rates", "statistics_epochs")}
+    assert recipe == {"drop_rates": "uniform", "statistics_epochs": 1}
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert np.any(model.get_layer("block1_depthwise_center").moving_mean)
