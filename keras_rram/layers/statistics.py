@@ -48,7 +48,7 @@ def require_statistics(model: keras.Model) -> dict[str, Any]:
     return layers
 
 
-def fix_statistics(model: keras.Model) -> AbstractContextManager[None]:
+def fix_statistics(model: keras.Model) -> AbstractContextManager:
     """Has training use the moving statistics and leave them as they are.
 
     A chip has fixed statistics. Training on those of each batch, which fit each mask perfectly,
@@ -219,10 +219,11 @@ def _recording(layers: Mapping[str, Any], by_batch: bool) -> Iterator[dict[str, 
             if isinstance(layer, CenteredInput):
                 mean = mean_of_channels(inputs)
                 outputs = inputs - ops.cast(mean, inputs.dtype)
-                values = (mean,)
+                values: tuple[Tensor, ...] = (mean,)
             else:
-                outputs, *values = normalize_by_batch(layer, inputs)
-            record.setdefault(name, []).append(tuple(values))
+                outputs, *moments = normalize_by_batch(layer, inputs)
+                values = tuple(moments)
+            record.setdefault(name, []).append(values)
             if by_batch:
                 return outputs
             return type(layer).call(layer, inputs, training=False)

@@ -40,7 +40,7 @@ def _robust_parts(
 ) -> Iterator[tuple[str, float]]:
     from keras_rram.layers import fix_statistics
 
-    steps = 1 if quick else 4
+    steps = 1 if quick else 2
     base = trainer(build(drop_connect=0.2, **options), batch, steps)
     for part, others in (
         ("instance", {"normalization": "instance"}),
@@ -51,7 +51,7 @@ def _robust_parts(
         model = build(drop_connect=0.2, **options, **others)
         train = trainer(model, batch, steps)
         with fix_statistics(model) if part == "fixed" else contextlib.nullcontext():
-            seconds = in_turn([train, base], rounds=2 if quick else 11)
+            seconds = in_turn([train, base], rounds=2 if quick else 7)
         yield f"{part}_step_ratio_{name}", ratio(*seconds)
 
 
