@@ -81,9 +81,7 @@ def two_way(correct: np.ndarray) -> TwoWay:
     table = _crossed(correct)
     chips, images = table.shape
     a, b, e = table.squares.values()
-    return TwoWay(
-        chips, images, table.mean, a, b, e, table.effective[CHIP], table.effective[IMAGE]
-    )
+    return TwoWay(chips, images, table.mean, a, b, e, table.effective[CHIP], table.effective[IMAGE])
 
 
 def _crossed(correct: np.ndarray) -> Crossed:
