@@ -62,15 +62,16 @@ def overview_figure(
         path: of the files to write, without a suffix.
     """
     findings = list(dict.fromkeys(pair[0].finding for pair in judged))
-    figure = Figure(figsize=(_WIDTH, 0.36 * len(findings) + 1.0), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 0.42 * len(findings) + 1.0), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
     for place, finding in enumerate(findings):
-        axes.text(0.01, place - 0.3, finding.statement, transform=axes.get_yaxis_transform(),
-                  fontsize=6, va="center", backgroundcolor="white")  # fmt: skip
+        axes.text(
+            0.01, place - 0.36, finding.statement, transform=axes.get_yaxis_transform(), fontsize=6
+        )
         verdicts = [v for pair in judged if pair[0].finding == finding for v in enumerate(pair)]
         for number, (tier, verdict) in enumerate(verdicts):
-            at = place + 0.5 * (number + 1) / (len(verdicts) + 1)
+            at = place - 0.3 + 0.75 * (number + 1) / (len(verdicts) + 1)
             _verdict(axes, at, COLOURS[tier], verdict)
     for tier, name in enumerate(("tier A: chips as they are", "tier B: recalibrated")):
         axes.plot([], [], color=COLOURS[tier], label=name)
@@ -80,7 +81,7 @@ def overview_figure(
         axes.plot([], [], marker, color="black", markersize=3.5, markerfacecolor=face,
                   label=verdict_name)  # fmt: skip
     axes.set_yticks([])
-    axes.set_ylim(len(findings) - 0.4, -0.6)
+    axes.set_ylim(len(findings) - 0.4, -0.7)
     axes.set_xscale("symlog", linthresh=1.0)
     axes.set_xlabel("points by which it holds (logarithmic beyond 1)")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -116,7 +117,7 @@ def study_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> Non
     for (loss, accuracy), run in zip(rows, runs, strict=True):
         _losses(loss, run)
         _accuracies(accuracy, run)
-        accuracy.set_title(f"{run.panel.name}: {run.panel.title}")
+        loss.set_title(f"{run.panel.name}: {run.panel.title}", loc="left")
         loss.set_ylabel("loss")
         accuracy.set_ylabel("accuracy")
     for axes in rows[-1]:

@@ -74,17 +74,13 @@ def _tiers(rows: Judged) -> str:
         first, second = a.pop(), b.pop()
         same = first == second
         return f"{first} in both tiers" if same else f"{first} in tier A and {second} in tier B"
-    by_kind = {
-        f"the {pair[0].kind[0]} network (protocol {pair[0].kind[1]})": [
-            verdict.verdict for verdict in pair
-        ]
-        for pair in rows
-    }
-    return ", ".join(
-        f"{said[0]} in {'both tiers' if said[0] == said[1] else f'tier A and {said[1]} in tier B'} "
-        f"for {kind}"
-        for kind, said in by_kind.items()
-    )
+    parts = []
+    for pair in rows:
+        first, second = (verdict.verdict for verdict in pair)
+        where = "both tiers" if first == second else f"tier A and {second} in tier B"
+        network, protocol = pair[0].kind[:2]
+        parts.append(f"{first} in {where} for the {network} network (protocol {protocol})")
+    return ", ".join(parts)
 
 
 def gains(runs: Sequence[Published]) -> np.ndarray | None:

@@ -108,7 +108,7 @@ def two_way_interval(
     `images="new"`. The t quantile has Satterthwaite's degrees of freedom (Biometrics Bulletin 2
     (1946) 110), those of each mean square adjusted for kurtosis (`effective_df`). Coverage was
     chosen by simulation: the logit scale keeps near 1 what the raw one loses. Where all chips gave
-    the same answers, `alike_interval`.
+    the same answers, or all images the same, `alike_interval`.
 
     Args:
         correct: Shape (chips, images), boolean.
@@ -140,18 +140,7 @@ def two_way_interval(
             f"total_images={total_images}, images={images!r}, {columns} columns"
         )
     left = 1.0 if images == "new" else 1 - columns / (total_images or columns)
-    a, b, e = (table.squares[key] for key in (CHIP, IMAGE, (0, 1)))
-    question = QUESTIONS[images]
-    if a == 0 and (e == 0 or left == 0):
-        units = min(table.shape) if left and b == 0 else chips
-        return alike_interval(
-            table.mean, units, confidence, scale, question, left * b / (chips * columns),
-            table.effective[IMAGE],
-        )  # fmt: skip
-    variance, df = table.variance_of_mean({1: left})
-    method = f"two-way random effects, t({df:.1f})"
-    size = chips * columns
-    return t_interval(table.mean, variance, df, size, confidence, scale, question, method)
+    return _interval(table, {1: left}, confidence, scale, QUESTIONS[images])
 
 
 def crossed_interval(
@@ -182,12 +171,28 @@ def crossed_interval(
         )
     sampled = {name: size > 1 for name, size in zip(factors, data.shape, strict=True)}
     question = ", ".join(f"new {n}s" if is_new else f"this {n}" for n, is_new in sampled.items())
-    table = crossed(data.squeeze())
-    variance, df = table.variance_of_mean()
-    if variance < ROUNDING:
-        return alike_interval(table.mean, min(table.shape), confidence, scale, question)
-    method = f"{len(table.shape)}-way random effects, t({df:.1f})"
-    return t_interval(table.mean, variance, df, data.size, confidence, scale, question, method)
+    return _interval(crossed(data.squeeze()), {}, confidence, scale, question)
+
+
+def _interval(
+    table: Crossed, left: dict[int, float], confidence: float, scale: Scale, question: str
+) -> Interval:
+    """The interval of the mean; `left` is the part of a factor that was not seen, by axis."""
+    variance, df = table.variance_of_mean(left)
+    sampled = [axis for axis in range(len(table.shape)) if left.get(axis, 1.0)]
+    varying = {
+        axis
+        for key, square in table.squares.items()
+        for axis in key
+        if square and all(other in sampled for other in key)
+    }
+    if alike := [table.shape[axis] for axis in sampled if axis not in varying]:
+        units = min(alike)
+        return alike_interval(table.mean, units, confidence, scale, question, variance, df)
+    names = {1: "one", 2: "two", 3: "three"}
+    method = f"{names[len(table.shape)]}-way random effects, t({df:.1f})"
+    size = int(np.prod(table.shape))
+    return t_interval(table.mean, variance, df, size, confidence, scale, question, method)
 
 
 def bootstrap_interval(
