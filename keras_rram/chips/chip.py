@@ -101,7 +101,7 @@ class Chip:
             block raises. Without `with` the chip stays until `erase` or the next chip.
         """
         new = self.faults(model)
-        programmed = Programmed(model)
+        programmed = Programmed(model, new)
         layers = faulty_layers(model)
         if any(fault.offset is not None for fault in new.values()):
             _add_offsets(model)
@@ -194,10 +194,14 @@ class Chip:
 
 
 class Programmed:
-    """What a model's masks were before; gives them back at the end of a `with` block."""
+    """What a model's masks were before; gives them back at the end of a `with` block.
 
-    def __init__(self, model: keras.Model):
-        self._model = model
+    Attributes:
+        faults: what was programmed, by kernel name; empty after `erase`.
+    """
+
+    def __init__(self, model: keras.Model, faults: Mapping[str, Fault] | None = None):
+        self._model, self.faults = model, dict(faults or {})
         self._masks = _snapshot(model, "fault_masks")
         self._offsets = _snapshot(model, "fault_offsets")
 

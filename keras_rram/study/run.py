@@ -27,7 +27,7 @@ from keras_rram.chips.chip import Chip
 from keras_rram.data.dataset import Dataset
 from keras_rram.data.sources import load
 from keras_rram.evaluation.comparison import crossed_components
-from keras_rram.evaluation.population import Evaluation, run_population
+from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.files import written_whole
 from keras_rram.plots import populations as plots
@@ -133,18 +133,19 @@ def run_panel(
     found: dict[str, PopulationResult] = {}
     for name in run.populations:
         is_other_scale, is_repaired = POPULATIONS[name]
-        evaluation = run_population(
+        found[name] = evaluate_population(
             _at_scale(run, model, dataset, is_other_scale),
             fault_model(run.panel),
-            chips,
             dataset.arrays("test", run.setup.images),
+            chips,
             seed=run.seed,
             repair=BatchNormRecalibration(images) if is_repaired else None,
             out=str(folder / name),
             resume=True,
             jobs=1 if is_repaired else jobs,
         )
-        found[name] = _complete(evaluation)
+        if found[name].interrupted:
+            raise KeyboardInterrupt
     record = _record(run, model, dataset, history, found, provenance or {})
     _write(folder / "chips.csv", _chips_csv(found))
     plots.training_curves(history, folder / "figure.png")
@@ -237,12 +238,6 @@ def _at_scale(run: Run, model: keras.Model, dataset: Dataset, is_other_scale: bo
     )
     twin.set_weights(model.get_weights())
     return twin
-
-
-def _complete(evaluation: Evaluation) -> PopulationResult:
-    if evaluation.interrupted:
-        raise KeyboardInterrupt
-    return evaluation.results[0]
 
 
 def _record(

@@ -84,8 +84,8 @@ def test_an_int8_population_is_that_of_float32():
         evaluate_population(
             model,
             fault_model,
-            20,
             classifiers.digits(),
+            20,
             quantization=quantization,
             calibration=calibration,
             **options,

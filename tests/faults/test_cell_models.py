@@ -6,7 +6,7 @@ import pytest
 
 from keras_rram import Chip, bake, faulty_layers
 from keras_rram.chips import audit
-from keras_rram.evaluation import evaluate_population, load_run
+from keras_rram.evaluation import evaluate_rates, load_run
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 from keras_rram.evaluation.engines.protocol import Task
@@ -25,7 +25,7 @@ from keras_rram.faults import (
     StuckAtValues,
     StuckCells,
     at_rate,
-    deserialize,
+    parse,
 )
 from tests.classifiers import classifier, digits, right_answers, training_digits
 from tests.helpers import tiny_model, to_numpy
@@ -169,17 +169,17 @@ def test_a_chip_file_runs_as_the_keras_model_does(model, int8):
 def test_populations_sweep_the_rate_of_cells(model, tmp_path):
     options = {"chips": 2, "data": digits(), "progress": False, "rates": [0.001, 0.07, 0.5]}
     options |= {"engine": "litert", "out": str(tmp_path / "run")}
-    found = evaluate_population(model, MODELS[0], **options)
+    found = list(evaluate_rates(model, MODELS[0], **options))
     assert [result.rate for result in found] == [0.001, 0.07, 0.5]
     assert found[0].mean > 0.8 and found[0].mean > found[1].mean > found[2].mean
     for result, rate in zip(load_run(str(tmp_path / "run")), options["rates"], strict=True):
         assert result.rate == rate
-        assert deserialize(result.fault_model) == at_rate(MODELS[0], rate)
-    reference = evaluate_population(model, MODELS[0], **{**options, "engine": "keras", "out": None})
+        assert parse(result.fault_model) == at_rate(MODELS[0], rate)
+    reference = evaluate_rates(model, MODELS[0], **{**options, "engine": "keras", "out": None})
     for one, other in zip(found, reference, strict=True):
         np.testing.assert_allclose(one.mean, other.mean, atol=0.01)
     with pytest.raises(ValueError, match="rate to sweep"):
-        evaluate_population(model, LognormalVariation(0.1), **{**options, "out": None})
+        evaluate_rates(model, LognormalVariation(0.1), **{**options, "out": None})
 
 
 def test_scales_of_depthwise_channels_on_a_chip():

@@ -1,16 +1,18 @@
 """The fast engine on CPUs: one TFLite conversion, then the patched file of each chip in LiteRT."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
+import joblib
 import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.engines.clean_prefix import cut
+from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
 from keras_rram.evaluation.engines.protocol import Answers, Task, achieved_rate
 from keras_rram.export.convert import convert
 from keras_rram.export.errors import ExportError
@@ -128,12 +130,18 @@ class LiteRTEngine:
     group = 1
 
     def __init__(self, converted: Converted, labels: np.ndarray, threads: int | None = None):
-        self._model = converted.model
+        self._converted, self._model = converted, converted.model
         self._inputs = LiteRTModel(converted.tflite).encode(converted.inputs)
         self._labels = np.asarray(labels)
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or joblib.cpu_count()
         self._executor = ThreadPoolExecutor(self._threads, "litert")
         self._patcher = TFLitePatcher(converted.model, converted.tflite, converted.gains)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the file, so that nothing is converted again."""
+        held = self._converted
+        arguments = (held.tflite, held.inputs, held.gains, self._labels, self._threads)
+        return _restored, (to_bytes(self._model), *arguments)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates each task's chip on its images."""
@@ -153,6 +161,17 @@ class LiteRTEngine:
             return _predict(tflite, inputs)
         found = self._executor.map(_predict, [tflite] * len(parts), parts)
         return np.concatenate(list(found))
+
+
+def _restored(
+    model: bytes,
+    tflite: bytes,
+    inputs: np.ndarray,
+    gains: Mapping[str, float],
+    labels: np.ndarray,
+    threads: int,
+) -> LiteRTEngine:
+    return LiteRTEngine(Converted(from_bytes(model), tflite, inputs, gains), labels, threads)
 
 
 class _ChipModel(LiteRTModel):

@@ -17,10 +17,12 @@ class Task:
     Attributes:
         chip: the chip; None for the fault-free model.
         images: indices of the test images that it answers; None for all of them.
+        repaired: whether the engine's repair is applied, where it has one.
     """
 
     chip: Chip | None
     images: np.ndarray | None = None
+    repaired: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,8 @@ class Answers:
 
 class Engine(Protocol):
     """Evaluates chips of one model on one set of test images.
+
+    It can be pickled: that is how processes and other machines get theirs.
 
     Attributes:
         name: "keras" or "litert".
