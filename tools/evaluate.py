@@ -150,7 +150,7 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
             raise ValueError(f"--compare_with='{FLAGS.compare_with}': {error}") from None
     model = _on_arrays(model, array, dataset)
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
-    options |= {"fault_model": fault_model, "rates": rates or [fault_model.rate]}
+    options |= {"fault_model": fault_model, "rates": rates}
     found = _run(model, data, folder, options)
     config = {
         "command": cli.command(),

@@ -13,7 +13,7 @@ import numpy as np
 from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.engines.clean_prefix import cut
 from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
-from keras_rram.evaluation.engines.protocol import Answers, Task, achieved_rate
+from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Answers, Task, achieved_rate
 from keras_rram.export.convert import convert
 from keras_rram.export.errors import ExportError
 from keras_rram.export.kernels import chip_gains, fault_free, rescaled
@@ -21,7 +21,6 @@ from keras_rram.export.litert_model import LiteRTModel
 from keras_rram.export.patchable import TFLitePatcher
 from keras_rram.export.verify import check_weights
 
-QUANTIZATIONS = ("float32", "int8")
 # Small enough for the activations to stay in the caches: 1.2 times as fast as 100 images, and the
 # interpreter of a chip is ready 10 to 50 times sooner.
 BATCH = 8
