@@ -19,7 +19,7 @@ def exported(tmp_path_factory):
         thresholds=Thresholds(agreement=0.5),
         command="the command",
         commit="c0ffee",
-        tflite=export_models.patcher("int8").tflite,
+        tflite=export_models.patchable("int8").tflite,
     )
     exporter.write(folder / "base.tflite")
     exporter.write(folder / "chip.tflite", export_models.chip(1))
@@ -73,7 +73,7 @@ def test_writes_the_map_of_the_chip(exported, tmp_path, capsys):
         f"--map={tmp_path / 'map.npz'}",
     )
     model = export_models.model()
-    patcher = export_models.patcher("int8")
+    patcher = export_models.patchable("int8")
     found = Chip.load(tmp_path / "map.npz", model).faults(model)
     assert patcher.patch(found) == (exported / "chip.tflite").read_bytes()
     expected = sum(
