@@ -17,7 +17,13 @@ from keras_rram.export.exporter import Exporter, Labelled
 from keras_rram.export.flatbuffer import read
 from keras_rram.export.kernels import chip_gains
 from keras_rram.export.patchable import PatchableModel
-from keras_rram.export.sidecar import ExportReport, chip_identity, read_sidecar, sidecar_path
+from keras_rram.export.sidecar import (
+    ExportReport,
+    check_format,
+    chip_identity,
+    read_sidecar,
+    sidecar_path,
+)
 from keras_rram.export.verify import Thresholds
 from keras_rram.files import written_whole
 
@@ -95,7 +101,8 @@ def export_population(
         What the folder holds.
 
     Raises:
-        ValueError: if an argument does not fit, or if the folder holds another export.
+        ValueError: if an argument does not fit, or if the folder holds another export, or one of
+            another format.
         ExportError: if a file fails its verification; those before it stay.
         OSError: if a file cannot be written.
 
@@ -230,7 +237,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"'{place}' is damaged: {error}") from None
         if record is not None:
-            records[record["file"]] = record
+            records[check_format(record, place)["file"]] = record
     return records
 
 

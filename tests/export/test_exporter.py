@@ -59,7 +59,7 @@ def test_a_chip_is_written_verified_and_described(tmp_path):
     assert (sidecar["command"], sidecar["commit"]) == ("tools/export_tflite.py --x", "abc")
     assert sidecar["model"] == "every_kernel"
     assert sidecar["quantization"] == "int8"
-    assert sidecar["chip"]["fault_model"]["config"]["rate"] == 0.3
+    assert sidecar["chip"]["fault_model"] == "stuck_at_zero:rate=0.3"
     assert (sidecar["chip"]["seed"], sidecar["chip"]["index"]) == (3, 2)
     with chip.program(model):
         assert sidecar["fault_rate"] == pytest.approx(keras_rram.chips.audit(model).rate)

@@ -66,10 +66,11 @@ def test_chips_of_a_fault_model_with_offsets_are_verified_and_not_mixed(
     run_main("export_tflite", *common, f"--fault_model={pairs}", "--chips=1", "--seed=3")
     assert "weights are stuck at a value" in capsys.readouterr().out
     sidecar = json.loads((out / "chip_3_00000.tflite.json").read_text())
-    assert sidecar["fault_model"] == pairs and sidecar["verification"] is not None
+    assert sidecar["chip"]["fault_model"] == pairs and sidecar["verification"] is not None
     model = keras.models.load_model(model_path)
     patcher = PatchableModel(model, (out / "base.tflite").read_bytes())
-    chip = Chip(parse(sidecar["fault_model"]), sidecar["chip"]["seed"], sidecar["chip"]["index"])
+    described = sidecar["chip"]
+    chip = Chip(parse(described["fault_model"]), described["seed"], described["index"])
     written = (out / "chip_3_00000.tflite").read_bytes()
     assert bytes(patcher.patch(chip.faults(model))) == written
     with pytest.raises(ValueError, match="of another chip"):

@@ -108,8 +108,9 @@ def test_an_exported_chip_is_verified_and_replayed_from_its_sidecar(
     has_offsets = any(fault.offset is not None for fault in drawn.values())
     assert (report.stuck_values is not None) == has_offsets
     sidecar = read_sidecar(tmp_path / "chip.tflite")
-    assert parse(sidecar["fault_model"]) == parse(text)
-    again = Chip(parse(sidecar["fault_model"]), sidecar["chip"]["seed"], sidecar["chip"]["index"])
+    described = sidecar["chip"]
+    assert parse(described["fault_model"]) == parse(text)
+    again = Chip(parse(described["fault_model"]), described["seed"], described["index"])
     patched = bytes(exporter.patchable.patch(again.faults(model)))
     assert hashlib.sha256(patched).hexdigest() == sidecar["sha256"]
 
