@@ -65,17 +65,34 @@ class Chip:
     def faults(self, model: keras.Model) -> dict[str, Fault]:
         """Returns the fault of each kernel of `model`, by kernel name (`layer/kernel`).
 
+        A fault carries the scale of its layer: with `DropConnect(rescale=True)` healthy weights are
+        scaled by `1 / (1 - fault rate)`, the fault model's rate or the achieved one of a measured
+        kernel. Values that weights are stuck at stay as they are.
+
         Raises:
             ValueError: if the model has no Drop-Connect layer, or if a measured map has an unknown
                 layer or an array of another shape than the kernel's.
         """
-        kernels = _kernels(model)
+        kernels, layers = _kernels(model), faulty_layers(model)
         if self.measured is not None:
-            return _match(self.measured, kernels)
-        layers = faulty_layers(model)
+            held = _match(self.measured, kernels)
+        else:
+            held = {
+                name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
+                for name, kernel in kernels.items()
+            }
+        scales = self.scales(model)
         return {
-            name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
-            for name, kernel in kernels.items()
+            name: dataclasses.replace(fault, scale=scales[name]) for name, fault in held.items()
+        }
+
+    def scales(self, model: keras.Model) -> dict[str, float]:
+        """Returns the scale that each of `faults(model)` carries, without drawing any."""
+        kernels, layers = _kernels(model), faulty_layers(model)
+        held = kernels if self.measured is None else _match(self.measured, kernels)
+        return {
+            name: self.healthy_scale(layers[name.rpartition("/")[0]], self.fault_model or fault)
+            for name, fault in held.items()
         }
 
     def _sample(self, name: str, kernel: keras.Variable, layer: Any) -> Fault:
@@ -89,10 +106,6 @@ class Chip:
     def program(self, model: keras.Model) -> "Programmed":
         """Writes this chip's faults into the model's fault masks, at once.
 
-        Layers with `DropConnect(rescale=True)` get their healthy weights scaled by
-        `1 / (1 - fault rate)`: the fault model's rate, or the achieved one of a measured kernel.
-        Values that weights are stuck at stay as they are.
-
         Args:
             model: a built model with Drop-Connect layers.
 
@@ -100,25 +113,15 @@ class Chip:
             A context manager that gives the model back what was programmed before, also when its
             block raises. Without `with` the chip stays until `erase` or the next chip.
         """
-        new = self.faults(model)
-        programmed = Programmed(model)
-        layers = faulty_layers(model)
-        if any(fault.offset is not None for fault in new.values()):
-            _add_offsets(model)
-        for name, layer in layers.items():
-            for slot in layer.kernels:
-                fault = new.get(f"{name}/{slot}")
-                _write(layer, slot, fault, self.healthy_scale(layer, fault))
-        return programmed
+        return program(model, self.faults(model))
 
-    def healthy_scale(self, layer: Any, fault: Fault | None) -> float:
-        """Returns the factor on a layer's healthy weights: 1, unless the layer rescales."""
-        if fault is None or not layer.drop_connect.rescale:
+    def healthy_scale(self, layer: Any, fault: Any) -> float:
+        """Returns the factor on a layer's healthy weights, given what has the fault rate."""
+        if not layer.drop_connect.rescale:
             return 1.0
-        rate = fault.rate if self.fault_model is None else self.fault_model.rate
-        if rate >= 1:
+        if fault.rate >= 1:
             raise ValueError(f"Layer '{layer.name}' has no healthy weight left to rescale.")
-        return 1.0 / (1.0 - rate)
+        return 1.0 / (1.0 - fault.rate)
 
     def save(self, path: str | os.PathLike, model: keras.Model | None = None) -> None:
         """Saves the chip as an `.npz` file.
@@ -194,10 +197,14 @@ class Chip:
 
 
 class Programmed:
-    """What a model's masks were before; gives them back at the end of a `with` block."""
+    """What a model's masks were before; gives them back at the end of a `with` block.
 
-    def __init__(self, model: keras.Model):
-        self._model = model
+    Attributes:
+        faults: what was programmed, by kernel name; empty after `erase`.
+    """
+
+    def __init__(self, model: keras.Model, faults: Mapping[str, Fault] | None = None):
+        self._model, self.faults = model, dict(faults or {})
         self._masks = _snapshot(model, "fault_masks")
         self._offsets = _snapshot(model, "fault_offsets")
 
@@ -219,17 +226,40 @@ class Programmed:
                 variable.assign(self._offsets.get(f"{name}/{slot}", np.zeros(variable.shape)))
 
 
+def program(model: keras.Model, faults: Mapping[str, Fault]) -> Programmed:
+    """Writes faults into a model's fault masks, at once; `Chip.program` draws them first.
+
+    Args:
+        model: a built model with Drop-Connect layers.
+        faults: kernel name -> fault, as from `Chip.faults`; kernels left out are healthy.
+
+    Returns:
+        See `Chip.program`.
+
+    Raises:
+        ValueError: if the model has no kernel of a name.
+    """
+    layers = faulty_layers(model)
+    slots = {
+        f"{name}/{slot}": (layer, slot) for name, layer in layers.items() for slot in layer.kernels
+    }
+    if unknown := faults.keys() - slots.keys():
+        raise ValueError(f"expected faults of kernels {sorted(slots)}. Received: {sorted(unknown)}")
+    programmed = Programmed(model, faults)
+    if any(fault.offset is not None for fault in faults.values()):
+        _add_offsets(model)
+    for name, (layer, slot) in slots.items():
+        _write(layer, slot, faults.get(name))
+    return programmed
+
+
 def erase(model: keras.Model) -> Programmed:
     """Makes every weight of a model healthy again, at once.
 
     Returns:
         A context manager that gives the model back what was programmed before.
     """
-    programmed = Programmed(model)
-    for layer in faulty_layers(model).values():
-        for slot in layer.kernels:
-            _write(layer, slot, None, 1.0)
-    return programmed
+    return program(model, {})
 
 
 def population(fault_model: FaultModel, count: int, seed: int = 0, first: int = 0) -> list[Chip]:
@@ -317,9 +347,9 @@ def _snapshot(model: keras.Model, attribute: str) -> dict[str, np.ndarray]:
     }
 
 
-def _write(layer: Any, slot: str, fault: Fault | None, scale: float) -> None:
+def _write(layer: Any, slot: str, fault: Fault | None) -> None:
     mask = layer.fault_masks[slot]
-    mask.assign(np.ones(mask.shape, np.float32) if fault is None else fault.mask * scale)
+    mask.assign(np.ones(mask.shape, np.float32) if fault is None else fault.factors)
     if slot in layer.fault_offsets:
         offset = None if fault is None else fault.offset
         layer.fault_offsets[slot].assign(np.zeros(mask.shape) if offset is None else offset)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_rram import Chip, StuckAtZero, bake, erase, faulty_layers, population
+from keras_rram.chips import program
 from keras_rram.faults import Fault
 from keras_rram.layers import DropConnectDense
 from keras_rram.layers.drop_connect import DropConnect
@@ -141,6 +142,37 @@ def test_compiled_functions_see_each_chip_and_new_offsets(model):
         np.testing.assert_allclose(outputs, outputs[:, :1].repeat(4, 1), rtol=1e-5)
         assert np.abs(outputs - healthy).max() > 1e-3
     np.testing.assert_array_equal(model.predict(images, verbose=0), healthy)
+
+
+def test_faults_carry_the_scale_of_their_layer():
+    layers = [
+        DropConnectDense(4, drop_connect=DropConnect(0.2, rescale=True), name="scaled"),
+        DropConnectDense(4, drop_connect=0.2, name="unscaled"),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    chip = Chip(StuckAtZero(0.2), seed=1)
+    faults = chip.faults(model)
+    assert {name: fault.scale for name, fault in faults.items()} == chip.scales(model)
+    assert chip.scales(model) == {"scaled/kernel": 1.25, "unscaled/kernel": 1.0}
+    assert set(np.unique(faults["scaled/kernel"].mask)) == {0, 1}
+    with program(model, faults) as programmed:
+        scaled = to_numpy(programmed.get_layer("scaled").fault_masks["kernel"])
+        np.testing.assert_array_equal(scaled, faults["scaled/kernel"].mask * np.float32(1.25))
+        assert scaled.max() == 1.25
+    # Those of a measured chip are at its achieved rate, whatever scale they came with.
+    measured = Chip(measured=faults)
+    rate = faults["scaled/kernel"].rate
+    assert measured.scales(model)["scaled/kernel"] == 1 / (1 - rate)
+    assert measured.faults(model)["scaled/kernel"].scale == 1 / (1 - rate)
+
+
+def test_faults_of_another_model_are_refused_and_nothing_is_programmed(model):
+    before = masks(model)
+    shape = before["head/kernel"].shape
+    faults = {name: Fault(np.zeros(shape, "float32")) for name in ("head/kernel", "no/kernel")}
+    with pytest.raises(ValueError, match=r"\['no/kernel'\]"):
+        program(model, faults)
+    assert_same(masks(model), before)
 
 
 def test_rescale_scales_the_healthy_weights_of_a_chip():

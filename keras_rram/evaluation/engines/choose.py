@@ -175,8 +175,7 @@ def _litert(work: Workload, jobs: int, needs_recipe: bool) -> Prepared:
             inputs=converted.inputs,
             labels=work.labels,
             threads=_threads(jobs),
-            tflite=converted.tflite,
-            gains=converted.gains,
+            patchable=converted.patchable,
         )
     return Prepared(LiteRTEngine(converted, work.labels), recipe)
 

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,8 +64,7 @@ class Recipe:
         labels: integer classes.
         threads: threads of the worker.
         repair: for the keras engine.
-        tflite: the fault-free file, for the litert engine.
-        gains: factors in that file.
+        patchable: the converted model, for the litert engine.
         key: identity of the recipe; a worker builds each one once.
     """
 
@@ -76,8 +75,7 @@ class Recipe:
     labels: np.ndarray
     threads: int = 1
     repair: Repair | None = None
-    tflite: bytes = b""
-    gains: Mapping[str, float] = field(default_factory=dict)
+    patchable: Any = None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def build(self) -> Engine:
@@ -97,7 +95,7 @@ class Recipe:
             return KerasEngine(model, self.inputs, self.labels, self.repair)
         from keras_rram.evaluation.engines.litert import Converted, LiteRTEngine
 
-        converted = Converted(model, self.tflite, self.inputs, self.gains)
+        converted = Converted(model, self.patchable, self.inputs)
         return LiteRTEngine(converted, self.labels, self.threads)
 
 
