@@ -1,7 +1,7 @@
 r"""Compares post-training and quantization-aware int8 files on a population of chips.
 
 Files, each patched for the same chips: of the model as it is, in float32 and in int8, calibrated
-fault-free and again on some chips (`--calibration_chips`, of another seed than those that are
+fault-free and again on some chips (`--calibration_chips`, never those that are
 evaluated); int8 of the model trained on in float for some epochs, for a fair comparison; and of the
 model trained on for as many epochs with the rounding of int8 in its forward pass. Drop-Connect
 stays on in both trainings:
@@ -177,7 +177,7 @@ def _files(
     yield _FLOAT, model, PatchableModel.convert(model, "float32")
     yield _PLAIN, model, PatchableModel.convert(model, "int8", images)
     if FLAGS.calibration_chips:
-        others = population(fault_model, FLAGS.calibration_chips, seed=FLAGS.seed + 1)
+        others = population(fault_model, FLAGS.calibration_chips, FLAGS.seed, stream="calibration")
         joined = PatchableModel.convert(model, "int8", images, calibration_chips=others)
         yield f"int8, calibrated on {len(others)} chips", model, joined
     keras.utils.set_random_seed(FLAGS.seed)

@@ -19,22 +19,30 @@ from keras_rram.faults import Fault, FaultModel
 from keras_rram.files import written_whole
 from keras_rram.layers import faulty_layers
 
+STREAMS = ("evaluation", "training", "validation", "calibration")
+"""What chips are drawn for: those of two streams share no randomness, whatever their seeds."""
+
 _IDENTITY = "__chip__"
 _OFFSET = ":offset"
+_IDENTITY_LIMIT = 1 << 32  # one word of a generator's key each
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """One manufactured device: what it does to every kernel of a model, always the same.
 
-    The random generator of each kernel is derived from (seed, index, layer name) alone. So any chip
-    can be replayed alone, in any order, in any process and on any Keras backend, bit for bit.
+    The random generator of each kernel is derived from (stream, seed, index, layer name) alone. So
+    any chip can be replayed alone, in any order, in any process and on any Keras backend, bit for
+    bit. Chips are equal if their identities are, and what was measured.
 
     Attributes:
         fault_model: what its faults are drawn from; None for a measured chip.
-        seed: seed of the population that the chip belongs to, a non-negative integer.
-        index: number of the chip in its population, from 0.
+        seed: seed of the population that the chip belongs to, an integer in `[0, 2 ** 32)`.
+        index: number of the chip in its population, from 0, below `2 ** 32`.
         measured: kernel name -> fault, for a chip loaded from a map; None for a sampled chip.
+        stream: what the chip is for, one of `STREAMS`. A model that is trained, selected or
+            calibrated on chips never meets them again in its evaluation: no chip of one stream is
+            one of another, and callbacks take theirs from the stream of their purpose.
 
     Example:
 
@@ -48,19 +56,33 @@ class Chip:
     fault_model: FaultModel | None = None
     seed: int = 0
     index: int = 0
-    measured: Mapping[str, Fault] | None = dataclasses.field(default=None, repr=False)
+    # Not hashed: two chips that are equal have one hash all the same.
+    measured: Mapping[str, Fault] | None = dataclasses.field(default=None, repr=False, hash=False)
+    stream: str = dataclasses.field(default="evaluation", kw_only=True)
 
     def __post_init__(self) -> None:
         """Checks the identity."""
         for name in ("seed", "index"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"`{name}` must be an integer >= 0. Received: {name}={value!r}")
+            is_integer = isinstance(value, int) and not isinstance(value, bool)
+            if not is_integer or not 0 <= value < _IDENTITY_LIMIT:
+                raise ValueError(
+                    f"`{name}` must be an integer >= 0 and below 2 ** 32. "
+                    f"Received: {name}={value!r}"
+                )
+        if self.stream not in STREAMS:
+            raise ValueError(f"`stream` must be one of {STREAMS}. Received: {self.stream!r}")
         if self.fault_model is None and self.measured is None:
             raise ValueError(
                 "A chip needs a fault model to draw its faults from, or measured faults. "
                 "Received neither: use Chip(StuckAtZero(0.2)) or Chip.load(path)."
             )
+
+    def __repr__(self) -> str:
+        """Returns the identity; of the stream only another one than that of evaluation."""
+        what = "measured" if self.fault_model is None else repr(self.fault_model)
+        stream = "" if self.stream == "evaluation" else f", stream={self.stream!r}"
+        return f"Chip({what}, seed={self.seed}, index={self.index}{stream})"
 
     def faults(self, model: keras.Model) -> dict[str, Fault]:
         """Returns the fault of each kernel of `model`, by kernel name (`layer/kernel`).
@@ -97,11 +119,18 @@ class Chip:
 
     def _sample(self, name: str, kernel: keras.Variable, layer: Any) -> Fault:
         model = cast(FaultModel, self.fault_model)
-        digest = hashlib.sha256(name.encode()).digest()
-        words = np.frombuffer(digest[:16], "<u4").tolist()
-        rng = np.random.default_rng([self.seed, self.index, *words])
+        rng = np.random.default_rng(self._key(name))
         values = keras.ops.convert_to_numpy(kernel) if model.needs_kernel else None
         return model.sample(kernel_shape(layer, name.rpartition("/")[2]), rng, values)
+
+    def _key(self, name: str) -> list[int]:
+        """Returns the seed words of a kernel's generator."""
+        if self.stream == "evaluation":
+            words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u4").tolist()
+            return [self.seed, self.index, *words]
+        # Eight words of a digest, where evaluation has six: no seed of one is a seed of another.
+        identity = f"{self.stream}/{self.seed}/{self.index}/{name}"
+        return np.frombuffer(hashlib.sha256(identity.encode()).digest(), "<u4").tolist()
 
     def program(self, model: keras.Model) -> "Programmed":
         """Writes this chip's faults into the model's fault masks, at once.
@@ -139,6 +168,7 @@ class Chip:
             "fault_model": None if self.fault_model is None else faults.serialize(self.fault_model),
             "seed": self.seed,
             "index": self.index,
+            "stream": self.stream,
         }
         arrays = {_IDENTITY: np.array(json.dumps(identity, sort_keys=True))}
         held = self.faults(model) if model is not None else dict(self.measured or {})
@@ -190,6 +220,7 @@ class Chip:
                 seed=identity["seed"],
                 index=identity["index"],
                 measured=measured or None,
+                stream=identity["stream"],
             )
         if model is not None:
             chip.faults(model)
@@ -262,15 +293,28 @@ def erase(model: keras.Model) -> Programmed:
     return program(model, {})
 
 
-def population(fault_model: FaultModel, count: int, seed: int = 0, first: int = 0) -> list[Chip]:
+def population(
+    fault_model: FaultModel,
+    count: int,
+    seed: int = 0,
+    first: int = 0,
+    stream: str = "evaluation",
+) -> list[Chip]:
     """Returns `count` chips of one fault model, with the indices `first`, `first + 1`, ...
+
+    Args:
+        fault_model: what their faults are drawn from.
+        count: how many.
+        seed: see `Chip`, likewise `stream`.
+        first: index of the first one.
+        stream: what they are for.
 
     Raises:
         ValueError: if `count` is not a positive integer.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"`count` must be an integer >= 1. Received: count={count!r}")
-    return [Chip(fault_model, seed, index) for index in range(first, first + count)]
+    return [Chip(fault_model, seed, index, stream=stream) for index in range(first, first + count)]
 
 
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:

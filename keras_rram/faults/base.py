@@ -7,9 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fault:
     """What a chip does to one kernel: `effective = kernel * mask * scale + offset`.
+
+    Faults are equal if their arrays are.
 
     Attributes:
         mask: float32 array of the kernel's shape; 1 where a weight is healthy, 0 where it is lost.
@@ -30,6 +32,20 @@ class Fault:
                 f"`offset` must have the shape of `mask`, {self.mask.shape}. "
                 f"Received: offset.shape={self.offset.shape}"
             )
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether both do the same to every weight."""
+        if not isinstance(other, Fault):
+            return NotImplemented
+        return np.array_equal(self.mask, other.mask) and (
+            other.offset is None
+            if self.offset is None
+            else other.offset is not None and np.array_equal(self.offset, other.offset)
+        )
+
+    def __hash__(self) -> int:
+        """Returns a hash that agrees with `==`."""
+        return hash((self.mask.shape, self.rate))
 
     @property
     def factors(self) -> np.ndarray:

@@ -189,7 +189,8 @@ def _trained(
     )
     if run.protocol == "published":
         validation.chips = [
-            _UnscaledChip(chip.fault_model, chip.seed, chip.index) for chip in validation.chips
+            _UnscaledChip(chip.fault_model, chip.seed, chip.index, stream=chip.stream)
+            for chip in validation.chips
         ]
     result = train(
         model,

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -6,9 +7,11 @@ import sys
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keras_rram import Chip, StuckAtZero, bake, erase, faulty_layers, population
-from keras_rram.chips import program
+from keras_rram.chips import STREAMS, program
 from keras_rram.faults import Fault
 from keras_rram.layers import DropConnectDense
 from keras_rram.layers.drop_connect import DropConnect
@@ -90,6 +93,70 @@ def test_chips_and_layers_differ(model):
     assert (drawn[1] != drawn[2]).any()
     other_seed = Chip(StuckAtZero(0.3), seed=2).faults(model)["head/kernel"].mask
     assert (drawn[0] != other_seed).any()
+
+
+def test_streams_share_no_chip_whatever_the_seeds():
+    """Not one generator of one stream is one of another, and so equal masks are chance alone."""
+    layers = tuple(f"layer{number}/kernel" for number in range(4))
+    seen = {}
+    for stream in STREAMS:
+        for seed, index in itertools.product((0, 1, 2, 7, 2**32 - 1), (0, 1, 2, 2**32 - 1)):
+            for name in layers:
+                key = Chip(StuckAtZero(0.1), seed, index, stream=stream)._key(name)
+                state = str(np.random.default_rng(key).bit_generator.state)
+                assert state not in seen, (seen[state], (stream, seed, index, name))
+                seen[state] = stream, seed, index, name
+    assert len(seen) == 4 * 20 * 4
+
+
+@given(
+    one=st.tuples(st.sampled_from(STREAMS), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+    other=st.tuples(st.sampled_from(STREAMS), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+)
+def test_the_key_of_a_kernel_is_that_of_one_chip(one, other):
+    """Lengths differ between evaluation and the others, and all else is in a digest."""
+    keys = [
+        Chip(StuckAtZero(0.1), seed, index, stream=stream)._key("block/kernel")
+        for stream, seed, index in (one, other)
+    ]
+    assert (keys[0] == keys[1]) == (one == other)
+    for key, (stream, *_) in zip(keys, (one, other), strict=True):
+        assert len(key) == (6 if stream == "evaluation" else 8)
+        assert all(0 <= word < 2**32 for word in key)
+
+
+def test_masks_of_two_streams_are_independent(model):
+    draws = [
+        Chip(StuckAtZero(0.5), seed=0, stream=stream).faults(model)["head/kernel"].mask
+        for stream in STREAMS
+    ]
+    size = draws[0].size
+    for one, other in itertools.combinations(draws, 2):
+        assert abs((one == other).mean() - 0.5) < 4 * (0.25 / size) ** 0.5
+
+
+def test_the_stream_is_part_of_the_identity(tmp_path):
+    chip = Chip(StuckAtZero(0.1), 3, 4, stream="calibration")
+    assert chip != Chip(StuckAtZero(0.1), 3, 4)
+    assert repr(chip).endswith("seed=3, index=4, stream='calibration')")
+    assert "stream" not in repr(Chip(StuckAtZero(0.1)))
+    chip.save(tmp_path / "chip.npz")
+    assert Chip.load(tmp_path / "chip.npz") == chip
+    assert population(StuckAtZero(0.1), 5, 3, stream="calibration")[4] == chip
+    with pytest.raises(ValueError, match="`stream` must be one of"):
+        Chip(StuckAtZero(0.1), stream="test")
+
+
+def test_chips_with_measured_maps_compare_and_hash():
+    mask = np.array([[1.0, 0.0]], "float32")
+    chips = [Chip(measured={"a": Fault(mask.copy(), offset)}) for offset in (None, 1 - mask)]
+    same = [Chip(measured={"a": Fault(mask.copy(), offset)}) for offset in (None, 1 - mask)]
+    assert chips == same
+    assert chips[0] != chips[1]
+    assert chips[0] != Chip(measured={"a": Fault(1 - mask)})
+    assert chips[0] != Chip(measured={"b": Fault(mask)})
+    assert len({*chips, *same}) == 2
+    assert Fault(mask) != mask.tolist()
 
 
 def test_program_writes_and_erase_restores_ones(model):
@@ -257,7 +324,7 @@ def test_files_that_are_no_chip(tmp_path):
 
 
 def test_bad_identities():
-    for arguments in ({"seed": -1}, {"index": 1.5}, {"seed": True}):
+    for arguments in ({"seed": -1}, {"index": 1.5}, {"seed": True}, {"index": 2**32}):
         with pytest.raises(ValueError, match="must be an integer >= 0"):
             Chip(StuckAtZero(0.1), **arguments)
     with pytest.raises(ValueError, match="needs a fault model"):
