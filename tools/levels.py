@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
     from keras_rram import data
     from keras_rram.evaluation.population import evaluate_population
-    from keras_rram.export.levels import METHODS, quantize_levels
+    from keras_rram.export.kernel_levels import METHODS, quantize_levels
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
 

@@ -11,9 +11,10 @@ from scipy import stats
 from keras_rram import Chip, StuckAtZero
 from keras_rram.data.sources import load
 from keras_rram.study import FINDINGS, Run, fluctuation, judge, publish, run_panel
-from keras_rram.study.panels import PANELS, setup
+from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published, read
 from keras_rram.study.run import _at_scale, _trained, _UnscaledChip
+from keras_rram.study.setups import setup
 
 
 def smoke(panel="S1A", protocol="published", **changes):
