@@ -207,8 +207,8 @@ class PopulationResult:
         Args:
             threshold: Accuracy in [0, 1].
             confidence: Confidence level in (0, 1).
-            images: "new" asks about the chips' accuracy on all images that could be drawn: the noise
-                of the tested ones is taken out, and the interval counts it (see `SingleChips`).
+            images: "new" asks about the accuracy on all images that could be drawn: the noise of
+                the tested ones is taken out, and the interval counts it (see `SingleChips`).
                 "test_set" asks about exactly these images: Wilson's interval of the chips that
                 passed.
 

@@ -1,7 +1,7 @@
 """Each chip's answers to each test image, in a small file beside a run's record.
 
-`answers.npz` holds `images`, the indices of the images in the test split, and for each population an
-array of one row for each chip, `numpy.packbits` of right or wrong.
+`answers.npz` holds `images`, the indices of the images in the test split, and for each population
+an array of one row for each chip, `numpy.packbits` of right or wrong.
 """
 
 import pathlib

@@ -118,8 +118,8 @@ def answers_cube(
     """
     kept = [run.answers for pair in pairs for run in pair if run and run.answers]
     images = kept[0].images
-    for other in kept[1:]:
-        images = np.intersect1d(images, other.images)
+    for one in kept[1:]:
+        images = np.intersect1d(images, one.images)
 
     def answers(run: Published) -> np.ndarray:
         if run.answers is None:
@@ -144,14 +144,15 @@ def _row_bounds(
     mine: Published, other: Published | None, population: str
 ) -> tuple[float, float, float]:
     """Returns lower bound, mean and upper bound of a row, or of the difference of two."""
-    low, mean, high = _row(mine, population)
+    low, mean, high = row(mine, population)
     if other is None:
         return low, mean, high
-    other_low, other_mean, other_high = _row(other, population)
+    other_low, other_mean, other_high = row(other, population)
     return low - other_high, mean - other_mean, high - other_low
 
 
-def _row(run: Published, population: str) -> tuple[float, float, float]:
+def row(run: Published, population: str) -> tuple[float, float, float]:
+    """Returns lower bound, mean and upper bound of a row: over images alone, if chips are one."""
     found = run.record["populations"][run.population(population)]
     if found["low"] is not None:
         return found["low"], found["mean"], found["high"]

@@ -17,7 +17,7 @@ QUESTIONS: dict[str, str] = {
 """What an interval is about, by the kind of inference over images. Other intervals name theirs."""
 
 ROUNDING = 1e-24
-"""A variance below it is that of rounding: equal accuracies differ in the last bit of their mean."""
+"""A variance below it is that of rounding: the mean of equal accuracies is off by a last bit."""
 
 
 @dataclass(frozen=True)
@@ -301,10 +301,10 @@ def alike_interval(
     `(1 - f)^units`, whatever the distribution. So at most a share f is otherwise, with Wilson's
     bound f, and may lie anywhere in the range of the values: `(1 - f) value + f [lowest, 1]`.
     Where answers are alike over chips and images alike, the units are the scarcer of the two: in
-    the worst case a wrong answer needs one bad chip, or one hard image. Simulated with 8 to 50 chips
-    on 200 images, 1 to 30 percent of them broken to an accuracy of 90 or 10 percent and all others
-    perfect, the intervals of the mean cover in 95 to 100 percent. Counting the images alone, they
-    covered in 30 percent where 5 percent of 8 chips are broken to chance.
+    the worst case a wrong answer needs one bad chip, or one hard image. Simulated with 8 to 50
+    chips on 200 images, 1 to 30 percent of them broken to an accuracy of 90 or 10 percent and all
+    others perfect, the intervals of the mean cover in 95 to 100 percent. Counting the images alone,
+    they covered in 30 percent where 5 percent of 8 chips are broken to chance.
 
     Args:
         value: What all units have.
@@ -312,8 +312,8 @@ def alike_interval(
         confidence: Confidence level in (0, 1).
         scale: "logit" for accuracies, in [0, 1]; "raw" for differences, in [-1, 1].
         question: What the interval is about.
-        image_variance: Variance of the mean from the images, if they are a sample: half of the error
-            probability is then spent on each.
+        image_variance: Variance of the mean from the images, if they are a sample: half of the
+            error probability is then spent on each.
         image_df: Degrees of freedom of it.
     """
     low = high = value

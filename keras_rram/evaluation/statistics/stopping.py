@@ -15,9 +15,9 @@ Looking more than once is paid for by spending the error probability over the lo
 Biometrika 70 (1983) 659): of what is left, 5 percent at a pilot or survey, three quarters at a look
 that should reach the target, and all of it at a last look. Each share is fixed before its look, so
 by the union bound the interval misses with at most `1 - confidence`, whenever the rule stops; each
-interval is that of `fold_interval`. Chips that are all alike do not end it by a width of zero: their
-interval is that of a share that may be broken and was not met yet. The sizes of later looks depend
-on variances alone, as in Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243). Where
+interval is that of `fold_interval`. Chips that are all alike do not end it by a width of zero:
+their interval is that of a share that may be broken and was not met yet. The sizes of later looks
+depend on variances alone, as in Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243). Where
 accuracies are skewed, mean and variance are correlated and stopping biases the mean a little:
 simulated, up to a tenth of the half-width, with coverage still 95 percent.
 
