@@ -23,7 +23,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 

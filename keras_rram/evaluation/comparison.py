@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_rram.evaluation.fingerprint import text_at_rate, text_without_rate
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import (
     VarianceComponent,
@@ -18,7 +19,7 @@ from keras_rram.evaluation.statistics.intervals import (
     Interval,
 )
 from keras_rram.evaluation.statistics.two_way import two_way_interval
-from keras_rram.faults import FaultModel, at_rate, deserialize
+from keras_rram.faults import FaultModel
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ def check_same_chips(
         seed: seed of the population.
         data: fingerprint of the test images and labels.
     """
+    text = text_without_rate(fault_model)
     wanted = {
-        rate: fault_model if rates is None else at_rate(fault_model, rate)
+        rate: text_at_rate(text, rate)
         for rate in ([float(fault_model.rate)] if rates is None else rates)
     }
     by_rate = {result.rate: result for result in run}
@@ -145,7 +147,7 @@ def check_same_chips(
         ("seed", seed, run[0].seed),
         ("test images", data, run[0].data),
         *((f"fault rate {rate}", True, rate in by_rate) for rate in wanted),
-        *(("fault model", wanted[rate], deserialize(by_rate[rate].fault_model)) for rate in shared),
+        *(("fault model", wanted[rate], by_rate[rate].fault_model) for rate in shared),
         *((f"chips at {rate}", tuple(indices), by_rate[rate].indices) for rate in shared),
     ):
         if mine != theirs:

@@ -1,6 +1,6 @@
 """What an evaluation of a population of chips says: its records, its figures, its file.
 
-The file is one JSON object: `schema` ("keras_rram.population/1"), the fields of `PopulationResult`,
+The file is one JSON object: `schema` ("keras_rram.population/2"), the fields of `PopulationResult`,
 and under `chips` a list of the records that `chip_result.py` describes.
 """
 
@@ -8,12 +8,11 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from keras_rram.evaluation.access import access_tier
 from keras_rram.evaluation.chip_result import ChipResult, chips_csv
 from keras_rram.evaluation.statistics.folds import fold_interval
 from keras_rram.evaluation.statistics.intervals import (
@@ -32,51 +31,61 @@ from keras_rram.evaluation.statistics.two_way import (
     two_way,
     two_way_interval,
 )
+from keras_rram.repair import Tier
 
-SCHEMA = "keras_rram.population/1"
+SCHEMA = "keras_rram.population/2"
 
 
 @dataclass(frozen=True)
 class PopulationResult:
     """How a population of chips did: the chips' records, what was evaluated, and its statistics.
 
-    Use it to read an evaluation, to join parts of one, and to write it to a file.
+    Use it to read an evaluation and to write it to a file.
 
     Args:
         model: Fingerprint of the model's weights and architecture.
         data: Name and fingerprint of the test set.
-        fault_model: Config of the fault model, plain JSON values.
+        fault_model: The fault model at this rate as text, see `keras_rram.faults.text`.
         rate: Nominal fault rate in [0, 1].
         seed: Seed of the population.
         engine: What evaluated it: "keras" or "litert", with its precision.
-        fault_free: Accuracy of the model without faults, in [0, 1].
+        fault_free: Accuracy of the model without faults, not repaired, in [0, 1].
         chips: The `ChipResult` of each chip, at least one; sorted by index here.
         repair: What was done to each chip before the evaluation, "none" if nothing.
+        access_tier: What the repair knew of a chip: "A", "B" or "C", see `keras_rram.repair.Tier`.
+        fault_free_repaired: Accuracy of the model without faults after the repair; None without.
         name: The model's name, for people.
         stop_interval: The interval that a stop rule ended with, which accounts for its looks.
+        reason: Why the evaluation ended, in words that can be printed; not compared by `==`.
+        interrupted: Whether Ctrl-C ended it before it had all its chips; not compared by `==`.
 
     Raises:
-        ValueError: For no chips, an index that occurs twice, or chips on different cuts of the
-            images.
+        ValueError: For no chips, an index that occurs twice, chips on different cuts of the images,
+            or a repair without the accuracy that it gives the fault-free model.
 
     Example:
         >>> chips = [ChipResult(k, 0.1, 0.1, 900 + k, 1000) for k in range(8)]
-        >>> result = PopulationResult("abc", "digits", {}, 0.1, 0, "keras", 0.98, tuple(chips))
+        >>> faults = "stuck_at_zero:rate=0.1"
+        >>> result = PopulationResult("abc", "digits", faults, 0.1, 0, "keras", 0.98, tuple(chips))
         >>> result.mean, result.yield_at(0.905).passed
         (0.9035, 3)
     """
 
     model: str
     data: str
-    fault_model: dict[str, Any]
+    fault_model: str
     rate: float
     seed: int
     engine: str
     fault_free: float
     chips: tuple[ChipResult, ...]
     repair: str = "none"
+    access_tier: Tier = "A"
+    fault_free_repaired: float | None = None
     name: str = ""
     stop_interval: Interval | None = None
+    reason: str = field(default="", compare=False)
+    interrupted: bool = field(default=False, compare=False)
 
     def __post_init__(self):
         """Sorts the chips and checks that they are one population."""
@@ -95,10 +104,16 @@ class PopulationResult:
                 f"expected all chips on one cut of the images. Received: folds {sorted(folds)} "
                 "(evaluate the chips with fewer images again)"
             )
-        if not (0 <= self.rate <= 1 and 0 <= self.fault_free <= 1):
+        repaired = self.fault_free_repaired
+        if not all(0 <= value <= 1 for value in (self.rate, self.fault_free, repaired or 0)):
             raise ValueError(
-                "expected a fault rate and a fault-free accuracy in [0, 1]. Received: "
-                f"rate={self.rate}, fault_free={self.fault_free}"
+                "expected a fault rate and fault-free accuracies in [0, 1]. Received: "
+                f"rate={self.rate}, fault_free={self.fault_free}, fault_free_repaired={repaired}"
+            )
+        if (self.repair == "none") != (repaired is None):
+            raise ValueError(
+                "expected fault_free_repaired with a repair and only then. Received: "
+                f"repair={self.repair!r}, fault_free_repaired={repaired}"
             )
 
     @property
@@ -135,8 +150,12 @@ class PopulationResult:
 
     @property
     def drop(self) -> float:
-        """Accuracy that the faults cost: fault-free accuracy minus the mean."""
-        return self.fault_free - self.mean
+        """Accuracy that the faults cost: fault-free accuracy minus the mean.
+
+        Where chips are repaired, so is the fault-free model: `fault_free_repaired` minus the mean.
+        """
+        healthy = self.fault_free_repaired
+        return (self.fault_free if healthy is None else healthy) - self.mean
 
     @property
     def raw_sd(self) -> float:
@@ -300,50 +319,9 @@ class PopulationResult:
         return faultless and len({(chip.correct, chip.total) for chip in self.chips}) == 1
 
     def identity(self) -> dict[str, Any]:
-        """What must agree before results may be joined: all that is not a measurement."""
+        """What was evaluated: all that is not a measurement."""
         names = ("model", "data", "fault_model", "rate", "seed", "engine", "repair")
         return {name: getattr(self, name) for name in names}
-
-    def merge(self, other: "PopulationResult") -> "PopulationResult":
-        """Joins two results of disjoint chips of one population.
-
-        Args:
-            other: The other part.
-
-        Returns:
-            The result of all chips.
-
-        Raises:
-            ValueError: If the parts differ in `identity`, fault-free accuracy or cut of the
-                images, share a chip, or a stop rule chose their number of chips.
-        """
-        mine, theirs = (
-            part.identity() | {"fault_free": part.fault_free, "folds": part.folds}
-            for part in (self, other)
-        )
-        if differing := [name for name in mine if mine[name] != theirs[name]]:
-            detail = ", ".join(f"{name}: {mine[name]} and {theirs[name]}" for name in differing)
-            raise ValueError(f"expected two parts of one population. Received: {detail}")
-        if both := sorted(set(self.indices) & set(other.indices)):
-            raise ValueError(
-                f"expected disjoint chips. Received: indices {both[:10]} in both parts (evaluate "
-                "each chip in one of them)"
-            )
-        if self.stop_interval is not None or other.stop_interval is not None:
-            raise ValueError(
-                "expected parts of a fixed number of chips. Received: a result whose stop rule "
-                "chose it (more chips need one run with a smaller target)"
-            )
-        return dataclasses.replace(self, chips=self.chips + other.chips)
-
-    def check_complete(self, count: int) -> None:
-        """Raises ValueError unless the chips are exactly 0 to `count - 1`."""
-        missing = sorted(set(range(count)) - set(self.indices))
-        if missing or self.indices[-1] >= count:
-            raise ValueError(
-                f"expected the chips 0 to {count - 1}. Received: {len(self.chips)} chips, missing "
-                f"{missing[:10]}, last {self.indices[-1]} (evaluate the missing ones)"
-            )
 
     def summary(
         self, confidence: float = 0.95, images: Images | None = None, yield_at: Sequence[float] = ()
@@ -351,24 +329,24 @@ class PopulationResult:
         """The figures as a flat dict of plain values, for tables and files.
 
         Returns:
-            `name`, `model`, `data`, `engine`, `repair`, `rate`, `seed`, `fault_free`,
-            `access_tier` (see `access_tier`), `chips`, `folds`; `mean`, `drop`; `low`, `high`,
-            `half_width`, `confidence`, `question`, `method` of the mean's interval; `raw_sd`, `sd`;
-            `worst` and `worst_chip`, as measured; and for the question "new" or "test_set" of
-            `images`, "new" by default: `q05`, `q05_bound` (see `SingleChips`), `median`, and for
-            each threshold t of `yield_at`: `yield_t`, `yield_t_low`, `yield_t_high`. What the
-            records do not allow (one chip, a part of the images, too few chips for the bound) is
-            None.
+            `name`, `model`, `data`, `engine`, `fault_model`, `rate`, `seed`, `repair`,
+            `access_tier`, `fault_free`, `fault_free_repaired`, `reason`, `interrupted`; `chips`,
+            `folds`; `mean`, `drop`; `low`, `high`, `half_width`, `confidence`, `question`, `method`
+            of the mean's interval; `raw_sd`, `sd`; `worst` and `worst_chip`, as measured; and for
+            the question "new" or "test_set" of `images`, "new" by default: `q05`, `q05_bound` (see
+            `SingleChips`), `median`, and for each threshold t of `yield_at`: `yield_t`,
+            `yield_t_low`, `yield_t_high`. What the records do not allow (one chip, a part of the
+            images, too few chips for the bound) is None.
         """
         several, full = len(self.chips) > 1, self.folds == 1
         if self.stop_interval is not None:
             confidence = self.stop_interval.confidence
         interval = self.mean_interval(confidence, images=images) if several else None
-        names = ("name", "model", "data", "engine", "repair", "rate", "seed", "fault_free")
+        names = ["name", "model", "data", "engine", "fault_model", "rate", "seed", "repair"]
+        names += ["access_tier", "fault_free", "fault_free_repaired", "reason", "interrupted"]
         figures: dict[str, Any] = {name: getattr(self, name) for name in names}
         single = self.single_chips(images or "new") if full else None
         figures |= {
-            "access_tier": access_tier(self.repair),
             "chips": len(self.chips),
             "folds": self.folds,
             "mean": self.mean,
@@ -399,25 +377,6 @@ class PopulationResult:
         fields = dataclasses.asdict(self)
         fields["chips"] = [chip.to_dict() for chip in self.chips]
         return json.dumps({"schema": SCHEMA, **fields}, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "PopulationResult":
-        """Reads what `to_json` wrote.
-
-        Raises:
-            ValueError: For another schema, or fields that are missing or unknown.
-        """
-        fields = json.loads(text)
-        schema = fields.pop("schema", None) if isinstance(fields, dict) else None
-        if schema != SCHEMA:
-            raise ValueError(f"expected the schema {SCHEMA!r}. Received: {schema!r}")
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != names:
-            raise ValueError(f"expected the fields {sorted(names)}. Received: {sorted(fields)}")
-        fields["chips"] = tuple(ChipResult.from_dict(chip) for chip in fields["chips"])
-        if fields["stop_interval"] is not None:
-            fields["stop_interval"] = Interval(**fields["stop_interval"])
-        return cls(**fields)
 
     def to_csv(self) -> str:
         """Returns a table of one row per chip: its record without the single answers, accuracy."""

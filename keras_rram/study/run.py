@@ -27,7 +27,7 @@ import numpy as np
 from keras_rram.chips.chip import Chip
 from keras_rram.data.dataset import Dataset
 from keras_rram.data.sources import load
-from keras_rram.evaluation.population import Evaluation, run_population
+from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import crossed_components
 from keras_rram.files import written_whole
@@ -148,18 +148,19 @@ def run_panel(
     found: dict[str, PopulationResult] = {}
     for name in run.populations:
         is_other_scale, is_repaired = POPULATIONS[name]
-        evaluation = run_population(
+        found[name] = evaluate_population(
             _at_scale(run, model, dataset, is_other_scale),
             fault_model(run.panel),
-            chips,
             dataset.arrays("test", run.setup.images),
+            chips,
             seed=CHIPS_SEED,
             repair=BatchNormRecalibration(images) if is_repaired else None,
             out=str(folder / name),
             resume=True,
             jobs=1 if is_repaired else jobs,
         )
-        found[name] = _complete(evaluation)
+        if found[name].interrupted:
+            raise KeyboardInterrupt
     record = _record(run, model, dataset, history, found, provenance or {})
     _write(folder / "chips.csv", _chips_csv(found))
     write_answers(folder, found, dataset.indices("test", run.setup.images))
@@ -198,7 +199,8 @@ def _trained(
     )
     if run.protocol == "published":
         validation.chips = [
-            _UnscaledChip(chip.fault_model, chip.seed, chip.index) for chip in validation.chips
+            _UnscaledChip(chip.fault_model, chip.seed, chip.index, stream=chip.stream)
+            for chip in validation.chips
         ]
     result = METHODS[run.method].train(
         model,
@@ -251,12 +253,6 @@ def _at_scale(run: Run, model: keras.Model, dataset: Dataset, is_other_scale: bo
     twin = _built(run, dataset, rescale)
     twin.set_weights(model.get_weights())
     return twin
-
-
-def _complete(evaluation: Evaluation) -> PopulationResult:
-    if evaluation.interrupted:
-        raise KeyboardInterrupt
-    return evaluation.results[0]
 
 
 def _record(

@@ -32,6 +32,11 @@ _SHARED = 0.2
 """Part of the error probability of a bound that is spent on the images that all chips share."""
 
 
+def chips_for_bound(q: float = 0.05, confidence: float = 0.95) -> int:
+    """Returns the fewest chips for which `quantile_bound` is a number, where images are new."""
+    return smallest_population(q, 1 - (1 - _SHARED) * (1 - confidence))
+
+
 @dataclass(frozen=True)
 class SingleChips:
     """Accuracies of chips, and what is known of their noise; make one with `single_chips`.
