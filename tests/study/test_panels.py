@@ -35,7 +35,9 @@ def test_every_curve_is_the_one_read_from_the_study():
         assert PANELS[name].curve == pytest.approx((low / 100, high / 100))
 
 
-@pytest.mark.parametrize("name", ["2A", "S1A", "4E", "all", "1-resnet20-dropconnect"])
+@pytest.mark.parametrize(
+    "name", ["2A", "S1A", "4E", "all", "1-resnet20-dropconnect", "1-vgg13-plain"]
+)
 def test_builds_at_smoke_scale_with_faults_where_the_protocol_says(name):
     panel = PANELS[name]
     for protocol in ("text", "published"):

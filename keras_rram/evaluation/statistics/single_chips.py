@@ -62,8 +62,9 @@ class SingleChips:
         The estimate counts chips without their noise. The interval is Wilson's, from the fewest to
         the most chips that count between `least_factor` and no correction, on a threshold that the
         shared luck moves up and down. Simulated with 20 to 100 chips, 200 to 2,000 images and a
-        spread between chips of half to three times the noise, it covers in 95 to 100 percent;
-        counting measured accuracies covered in as few as 30.
+        spread between chips of half to three times the noise, it covers in 96 to 100 percent.
+        Counting measured accuracies covered in 15 to 97: most where the spread is three times the
+        noise, and least where the noise is most of what is measured.
 
         Args:
             threshold: Accuracy in [0, 1].
@@ -105,7 +106,8 @@ class SingleChips:
         """A lower bound of a quantile, None for too few chips.
 
         That of the measured accuracies (`intervals.quantile_bound`), which are spread wider than
-        the true ones, less the shared luck.
+        the true ones, less the shared luck. Simulated as in `yield_at` with 100 chips, the bound of
+        the 5th percentile holds in 94 to 100 percent, that of measured accuracies in 91 to 100.
 
         Args:
             q: The quantile, in (0, 0.5).
