@@ -22,7 +22,7 @@ ARROWS = {
     "hardware": {"chips", "faults", "files", "layers"},
     "models": {"layers"},
     "training": {"chips", "data", "faults", "files", "layers", "noise"},
-    "repair": {"chips", "data", "faults", "layers"},
+    "repair": {"chips", "data", "faults", "files", "layers"},
     "export": {"chips", "data", "faults", "files", "hardware", "layers", "quiet"},
     "evaluation": {
         "chips",

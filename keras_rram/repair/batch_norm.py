@@ -1,7 +1,5 @@
 """Repair of a chip after it was programmed, from unlabelled images."""
 
-import functools
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_rram.chips.inference import ChipInference
+from keras_rram.data import check_images
 from keras_rram.faults import Fault
-from keras_rram.layers import faulty_layers
+from keras_rram.files import array_sha256
 from keras_rram.layers.normalization import normalize_by_batch
 
 Tensor = Any
@@ -106,9 +106,11 @@ class BatchNormRecalibration:
 
     ```python
     repair = BatchNormRecalibration(dataset.arrays("train")[0][:1000])
-    evaluate_population(model, StuckAtZero(0.3), data=dataset.arrays("test"), repair=repair)
+    evaluate_population(model, StuckAtZero(0.3), dataset.arrays("test"), repair=repair)
     ```
     """
+
+    access_tier = "B"
 
     images: np.ndarray
     batch_size: int = 256
@@ -134,9 +136,7 @@ class BatchNormRecalibration:
     @property
     def fingerprint(self) -> str:
         """What tells results with this repair from others."""
-        images = np.ascontiguousarray(self.images)
-        digest = hashlib.sha256(f"{images.dtype}{images.shape}".encode() + images.tobytes())
-        return f"batch_norm/{self.batch_size}/{digest.hexdigest()[:16]}"
+        return f"batch_norm/{self.batch_size}/{array_sha256(self.images)[:16]}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is compiled: workers compile their own."""
@@ -153,18 +153,16 @@ class _Gatherer:
     def __init__(self, model: keras.Model, images: np.ndarray, batch_size: int):
         self.model = model
         self._layers = _normalizations(model)
-        images = _check_images(model, images)
+        images = check_images(model, images)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"`batch_size` must be an integer >= 1. Received: {batch_size!r}")
         batches = -(-len(images) // batch_size)
         # Of nearly one size: what a small last one is normalized by would be noise.
         self._batches = np.array_split(np.arange(len(images), dtype=np.int32), batches)
-        self._images = ops.convert_to_tensor(images)
-        self._compiled_for: tuple[bool, ...] | None = None
+        self._run = ChipInference(model, self._statistics, [images])
 
     def gather(self) -> Statistics:
         """Returns the mean and the variance of each layer's inputs, pooled over all images."""
-        self._compile()
         parts = [self._run(batch) for batch in self._batches]
         found = {}
         for name in self._layers:
@@ -188,52 +186,13 @@ class _Gatherer:
             found[name] = (mean, (weights * (variances + (means - mean) ** 2)).sum(0))
         return found
 
-    def _statistics(self, call: Any, images: Tensor) -> dict[str, list[tuple[Tensor, ...]]]:
+    def _statistics(
+        self, call: Any, batch: Tensor, images: Tensor
+    ) -> dict[str, list[tuple[Tensor, ...]]]:
         found: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in self._layers}
         with _normalizing_by_batch(self._layers, found):
-            call(images)
+            call(ops.take(images, batch, axis=0))
         return found
-
-    def _compile(self) -> None:
-        """Compiles, and again where a fault model has added offsets to the layers."""
-        signature = tuple(bool(each.fault_offsets) for each in faulty_layers(self.model).values())
-        if signature == self._compiled_for:
-            return
-        self._compiled_for = signature
-        backend = keras.backend.backend()
-        call = functools.partial(self.model, training=False)
-
-        def run(batch: Tensor) -> Any:
-            return self._statistics(call, ops.take(self._images, batch, axis=0))
-
-        self._run = run
-        if backend == "tensorflow":
-            import tensorflow as tf
-
-            self._run = tf.function(
-                run, input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False
-            )
-        elif backend == "torch":
-            import torch
-
-            self._run = torch.no_grad()(run)
-        elif backend == "jax":
-            self._run = self._compiled_jax()
-
-    def _compiled_jax(self) -> Any:
-        import jax
-
-        @jax.jit
-        def compiled(trainable: Any, others: Any, images: Tensor, batch: Tensor) -> Any:
-            call = functools.partial(self.model.stateless_call, trainable, others, training=False)
-            return self._statistics(call, images[batch])
-
-        def run(batch: Tensor) -> Any:
-            trainable = [variable.value for variable in self.model.trainable_variables]
-            others = [variable.value for variable in self.model.non_trainable_variables]
-            return compiled(trainable, others, self._images, batch)
-
-        return run
 
 
 @contextmanager
@@ -283,26 +242,6 @@ def _normalizations(model: keras.Model) -> dict[str, Any]:
             "one `keras.layers.BatchNormalization`. A baked or converted model may have lost it."
         )
     return layers
-
-
-def _check_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
-    expected = tuple((getattr(model, "input_shape", None) or images.shape)[1:])
-    fits = images.ndim == len(expected) + 1 and all(
-        size is None or size == received
-        for size, received in zip(expected, images.shape[1:], strict=True)
-    )
-    if not fits or not len(images):
-        raise ValueError(
-            f"`images` must be a non-empty array of shape {('n', *expected)}. Received: shape "
-            f"{images.shape} (`dataset.arrays('train')[0]` fits)"
-        )
-    if images.dtype.kind != "f":
-        raise ValueError(
-            "`images` must be floats, preprocessed as for the model. Received: dtype "
-            f"{images.dtype} (`dataset.arrays('train')[0]` gives them)"
-        )
-    return images.astype(keras.backend.floatx())
 
 
 def _moving(layer: Any) -> tuple[keras.Variable, keras.Variable]:
