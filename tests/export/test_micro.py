@@ -61,7 +61,7 @@ def test_every_kind_of_kernel_and_a_chip_run(runtime):
     for chip in (None, export_models.chip()):
         tflite = patcher.tflite
         if chip is not None:
-            tflite = patcher.patch_chip(chip, export_models.model())
+            tflite = patcher.patch(chip.faults(export_models.model()))
         # XNNPACK rounds otherwise than these kernels in some of a dozen layers.
         report = run_micro(tflite, calibration[:10])
         assert report.max_steps <= 4
