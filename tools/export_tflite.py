@@ -56,7 +56,7 @@ flags.DEFINE_integer("calibration_images", 300, "Training images for calibration
 flags.DEFINE_integer(
     "calibration_chips",
     0,
-    "Take activation ranges from this many chips, of the seed after --seed; 0: fault-free.",
+    "Take activation ranges from this many chips, of a stream of their own; 0: fault-free.",
     lower_bound=0,
 )
 flags.DEFINE_integer("images", 500, "Test images to run each file on.", lower_bound=1)
@@ -182,7 +182,7 @@ def _calibration_chips() -> list[Any]:
         raise ValueError(
             "--calibration_chips needs --fault_rate or --fault_model, and --quantization=int8."
         )
-    return population(_fault_model(), FLAGS.calibration_chips, FLAGS.seed + 1)
+    return population(_fault_model(), FLAGS.calibration_chips, FLAGS.seed, stream="calibration")
 
 
 def _cross_check(model: Any, chips: Sequence[Any], base: pathlib.Path, images: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 class Fault:
     """What a chip does to one kernel: `effective = kernel * mask * scale + offset`.
 
-    Faults are equal if their arrays are.
+    Faults are equal if their arrays and scales are.
 
     Attributes:
         mask: float32 array of the kernel's shape; 1 where a weight is healthy, 0 where it is lost.
@@ -37,7 +37,8 @@ class Fault:
         """Returns whether both do the same to every weight."""
         if not isinstance(other, Fault):
             return NotImplemented
-        return np.array_equal(self.mask, other.mask) and (
+        same = self.scale == other.scale and np.array_equal(self.mask, other.mask)
+        return same and (
             other.offset is None
             if self.offset is None
             else other.offset is not None and np.array_equal(self.offset, other.offset)
