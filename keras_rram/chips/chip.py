@@ -23,6 +23,7 @@ from keras_rram.layers import faulty_layers
 STREAMS = ("evaluation", "training", "validation", "calibration")
 """What chips are drawn for: those of two streams share no randomness, whatever their seeds."""
 
+_FORMAT = 2
 _IDENTITY = "__chip__"
 _IDENTITY_LIMIT = 1 << 32  # one word of a generator's key each
 
@@ -164,8 +165,8 @@ class Chip:
         if pathlib.Path(path).suffix != ".npz":
             raise ValueError(f"A chip is saved as an `.npz` file. Received: path='{path}'")
         identity = {
-            "format": 1,
-            "fault_model": None if self.fault_model is None else faults.serialize(self.fault_model),
+            "format": _FORMAT,
+            "fault_model": None if self.fault_model is None else faults.spec(self.fault_model),
             "seed": self.seed,
             "index": self.index,
             "stream": self.stream,
@@ -216,7 +217,7 @@ class Chip:
         else:
             described = identity["fault_model"]
             chip = cls(
-                None if described is None else faults.deserialize(described),
+                None if described is None else faults.parse(described),
                 seed=identity["seed"],
                 index=identity["index"],
                 measured=measured or None,

@@ -5,12 +5,12 @@ from keras_rram.faults.cells import CellFault, SameCells, StuckAtValues, StuckCe
 from keras_rram.faults.clusters import ClusteredFaults
 from keras_rram.faults.composed import Composed
 from keras_rram.faults.crossbar import Crossbar, KernelShape
-from keras_rram.faults.mapping import CentredPair, DifferentialPair, Mapping, ReferenceColumn
+from keras_rram.faults.mapping import CellMapping, CentredPair, DifferentialPair, ReferenceColumn
 from keras_rram.faults.rates import at_rate
 from keras_rram.faults.slices import BitSlices
 from keras_rram.faults.structure import ColumnFaults, RowFaults, SpreadFaults
 from keras_rram.faults.stuck_at import StuckAtZero
-from keras_rram.faults.text import parse, spec
+from keras_rram.faults.text import NAMES, parse, spec
 from keras_rram.faults.variation import Drift, FiniteOnOff, LognormalVariation
 
 __all__ = [
@@ -27,8 +27,9 @@ __all__ = [
     "FaultModel",
     "FiniteOnOff",
     "KernelShape",
+    "NAMES",
     "LognormalVariation",
-    "Mapping",
+    "CellMapping",
     "ReferenceColumn",
     "RowFaults",
     "SameCells",

@@ -14,9 +14,10 @@ class Fault:
     Faults are equal if their arrays and scales are.
 
     Attributes:
-        mask: float32 array of the kernel's shape; 1 where a weight is healthy, 0 where it is lost.
-        offset: float32 array of the kernel's shape, the value of a weight stuck elsewhere than at
-            zero; None where a fault model has none.
+        mask: float32 array, or tensor, of the kernel's shape; 1 where a weight is healthy, 0 where
+            it is lost.
+        offset: likewise, the value of a weight stuck elsewhere than at zero; None where a fault
+            model has none.
         scale: factor on the weights that are not stuck, which a chip sets where a layer rescales;
             fault models leave it at 1.
     """
@@ -37,12 +38,11 @@ class Fault:
         """Returns whether both do the same to every weight."""
         if not isinstance(other, Fault):
             return NotImplemented
-        same = self.scale == other.scale and np.array_equal(self.mask, other.mask)
-        return same and (
-            other.offset is None
-            if self.offset is None
-            else other.offset is not None and np.array_equal(self.offset, other.offset)
-        )
+        if self.scale != other.scale or not np.array_equal(self.mask, other.mask):
+            return False
+        if self.offset is None or other.offset is None:
+            return self.offset is other.offset
+        return np.array_equal(self.offset, other.offset)
 
     def __hash__(self) -> int:
         """Returns a hash that agrees with `==`."""
