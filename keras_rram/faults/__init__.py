@@ -1,6 +1,6 @@
 """Fault models: what a chip does to the weights of one kernel (NumPy only)."""
 
-from keras_rram.faults.base import Fault, FaultModel, deserialize, serialize
+from keras_rram.faults.base import Fault, FaultModel
 from keras_rram.faults.cells import CellFault, SameCells, StuckAtValues, StuckCells
 from keras_rram.faults.clusters import ClusteredFaults
 from keras_rram.faults.composed import Composed
@@ -38,8 +38,6 @@ __all__ = [
     "StuckAtZero",
     "StuckCells",
     "at_rate",
-    "deserialize",
     "parse",
-    "serialize",
     "spec",
 ]

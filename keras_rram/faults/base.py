@@ -1,8 +1,7 @@
 """The fault of one kernel, and the protocol of the models that draw it."""
 
 import dataclasses
-import importlib
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -93,47 +92,3 @@ class FaultModel(Protocol):
     ) -> Fault:
         """Draws the fault of a kernel of `shape`, using nothing but `rng`'s randomness."""
         ...
-
-
-def serialize(model: FaultModel) -> dict[str, Any]:
-    """Returns a fault model as plain values: its class and its fields."""
-    if not dataclasses.is_dataclass(model) or isinstance(model, type):
-        raise TypeError(f"Expected a fault model that is a dataclass. Received: {model!r}")
-    return {
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
-        "config": {
-            field.name: _plain(getattr(model, field.name)) for field in dataclasses.fields(model)
-        },
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Returns a field's value as plain values; fault models may hold mappings and fault models."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    is_model = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return serialize(value) if is_model else value  # type: ignore[arg-type]
-
-
-def deserialize(config: dict[str, Any]) -> FaultModel:
-    """Returns the fault model that `serialize` described.
-
-    Raises:
-        ValueError: if the description names no fault model.
-    """
-    module_name, _, class_name = str(config.get("class", "")).rpartition(".")
-    # Only this package's own models: a chip file must not run code of its choice.
-    if not module_name.startswith("keras_rram.faults"):
-        raise ValueError(f"Expected a fault model of `keras_rram.faults`. Received: {config!r}")
-    try:
-        values = {name: _restored(value) for name, value in config["config"].items()}
-        return getattr(importlib.import_module(module_name), class_name)(**values)
-    except (ImportError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"Not a fault model of this version: {config!r} ({error})") from error
-
-
-def _restored(value: Any) -> Any:
-    """Returns what `_plain` was given; all sequences are tuples, as in frozen dataclasses."""
-    if isinstance(value, list):
-        return tuple(_restored(item) for item in value)
-    return deserialize(value) if isinstance(value, dict) and "class" in value else value
