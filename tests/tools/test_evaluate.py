@@ -307,7 +307,7 @@ def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normal
         # What is recorded is enough to replay each chip.
         for row, found in zip(results[name]["summary"], results[name]["populations"], strict=True):
             fault_model = faults.parse(row["fault_model"])
-            assert fault_model == faults.deserialize(found["fault_model"])
+            assert fault_model == faults.parse(found["fault_model"])
             for chip in chips.population(fault_model, row["chips"], row["seed"]):
                 held = found["chips"][chip.index]["correct"]
                 assert abs(held - right_answers(model, chip, images, labels).sum()) <= 1
