@@ -35,6 +35,7 @@ again and measured on a population of chips. This page is made by
   bottlenecks of 8 channels at stride 1 and a large dense head.
 - Tier A is one model for all chips. Tier B is the same model with its batch normalization
   recalibrated on each chip, from unlabelled training images (`--repair=batch_norm`).
+- Training is followed on test images, as the study did; nothing is chosen from it.
 - All accuracies in percent. Mean: over chips, with the 95% interval over chips and images. sd:
   between chips, without the noise of finite test images. 5th: 5th percentile. One training seed
   stands behind each row, which no interval here accounts for.

@@ -181,6 +181,7 @@ def _trained(
         classes=dataset.classes,
     )
     checkpoint = folder / "checkpoint.npz"
+    # On test images, as the study did: they draw its curves, and nothing is chosen from them.
     validation = ChipValidation(
         *dataset.arrays("test", run.setup.validation_images),
         fault_model(run.panel),
