@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from . import cli
+from . import cli, inputs
 
 FLAGS = flags.FLAGS
 
@@ -30,8 +30,7 @@ flags.DEFINE_enum("scale", "short", ["smoke", "short", "paper"], "How large.")
 flags.DEFINE_enum("protocol", "text", ["text", "published"], "As the study says, or as it did.")
 flags.DEFINE_string("network", None, "strided or published for MNIST; default: by scale.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, images, masks and chips.", lower_bound=0)
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+inputs.define_data_dir()
 flags.DEFINE_integer("jobs", 1, "Processes for the populations; -1 for one on each core.")
 flags.DEFINE_string("out", "runs/reproduction", "Folder for the runs.")
 flags.DEFINE_string("publish", None, "Folder of the page and of the small results, say docs.")
