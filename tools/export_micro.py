@@ -32,9 +32,10 @@ flags.DEFINE_string("out", None, "Folder for the files.")
 def main(argv: Sequence[str]) -> None:
     """Checks and writes as the flags say."""
     del argv
+    from keras_rram.export.c_source import c_array
     from keras_rram.export.flatbuffer import read
-    from keras_rram.export.micro import c_array, run_micro
-    from keras_rram.export.report import read_sidecar
+    from keras_rram.export.micro import run_micro
+    from keras_rram.export.sidecar import read_sidecar
     from keras_rram.files import written_whole
 
     if not FLAGS.tflite:

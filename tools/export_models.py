@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     from keras_rram import Chip, data
     from keras_rram.export import export_tflite
+    from keras_rram.export.sidecar import FORMAT
     from keras_rram.faults import at_rate
 
     wanted = [_wanted(text) for text in FLAGS.files]
@@ -85,11 +86,12 @@ def main(argv: Sequence[str]) -> None:
         records.append(
             {"file": name, "quantization": each.quantization, "rate": each.rate}
             | {"training": trainings[each.model].origin()}
-            | {key: value for key, value in made.summary().items() if key != "file"}
+            | {k: v for k, v in made.summary().items() if k not in ("file", "format")}
         )
         found = records[-1]["verification"]
         print(f"{name}: {made.size:,} bytes, accuracy {found['accuracy']:.2%}")
     index = {
+        "format": FORMAT,
         "command": cli.command(is_public=True),
         "commit": cli.commit(),
         "data": dataset.name,

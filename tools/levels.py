@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     import tqdm
 
     from keras_rram.evaluation import evaluate_population
-    from keras_rram.export.levels import METHODS, quantize_levels
+    from keras_rram.export.kernel_levels import METHODS, quantize_levels
     from keras_rram.faults import spec
 
     bits = _bits()

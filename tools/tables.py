@@ -22,7 +22,7 @@ def population(
         "5th pct" is the chips' percentile, "bound" its lower confidence bound, where there are
         enough chips for one.
     """
-    from keras_rram.evaluation.statistics.intervals import smallest_population
+    from keras_rram.evaluation.statistics.single_chips import chips_for_bound
 
     healthy = {"fault-free": "fault_free"}
     if any(row["repair"] != "none" for row in rows):
@@ -45,11 +45,16 @@ def population(
         for row in rows
     ]
     notes = ["All in percent."]
-    if methods := sorted({row["method"].split(",")[0] for row in rows if row["method"]}):
-        notes[0] += f" Interval: {'; '.join(methods)}."
+    asked = {(row["method"].split(",")[0], row["question"]) for row in rows if row["method"]}
+    if asked:
+        notes[0] += f" Interval: {'; '.join(f'{how} ({what})' for how, what in sorted(asked))}."
+    if any(row["q05"] is not None for row in rows):
+        notes.append(
+            "5th pct and yield are without the noise of finitely many images, worst is with it."
+        )
     notes += [_access(row) for row in rows[:1]]
     if any(row["q05"] is not None and row["q05_bound"] is None for row in rows):
-        notes.append(f"A bound of the 5th percentile takes {smallest_population(0.05)} chips.")
+        notes.append(f"A bound of the 5th percentile takes {chips_for_bound()} chips.")
     return pd.DataFrame(cells), notes
 
 

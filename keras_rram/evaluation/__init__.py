@@ -11,9 +11,9 @@ from keras_rram.evaluation.comparison import (
     paired_difference,
     variance_split,
 )
-from keras_rram.evaluation.engines.choose import ENGINES, QUANTIZATIONS
+from keras_rram.evaluation.engines.choose import ENGINES
 from keras_rram.evaluation.engines.keras import KerasEngine
-from keras_rram.evaluation.engines.protocol import Engine
+from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Engine
 from keras_rram.evaluation.population import RateCurve, evaluate_population, evaluate_rates
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.run_folder import load_run, merge_runs

@@ -17,7 +17,7 @@ from keras_rram.evaluation.fingerprint import model_sha256, text_without_rate
 from keras_rram.evaluation.progress import Progress
 from keras_rram.evaluation.rate_run import FoldedImages, RateRun
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.run_folder import Records
+from keras_rram.evaluation.run_folder import Records, run_header
 from keras_rram.evaluation.statistics.stopping import StopRule
 from keras_rram.faults import FaultModel, at_rate
 from keras_rram.files import array_sha256
@@ -106,9 +106,10 @@ def evaluate_population(
     print(result.mean, result.mean_interval(), result.yield_at(0.9))
     ```
     """
-    (result,) = _evaluate(
-        model, [fault_model], data, chips, seed, first_chip, engine, quantization, calibration,
-        repair, stop, out, resume, jobs, parallel, scheduler, progress,
+    (result,) = evaluate_rates(
+        model, fault_model, None, data, chips, seed=seed, first_chip=first_chip, engine=engine,
+        quantization=quantization, calibration=calibration, repair=repair, stop=stop, out=out,
+        resume=resume, jobs=jobs, parallel=parallel, scheduler=scheduler, progress=progress,
     )  # fmt: skip
     return result
 
@@ -116,7 +117,7 @@ def evaluate_population(
 def evaluate_rates(
     model: keras.Model,
     fault_model: FaultModel,
-    rates: Sequence[float],
+    rates: Sequence[float] | None,
     data: tuple[np.ndarray, np.ndarray],
     chips: int = 100,
     *,
@@ -140,8 +141,8 @@ def evaluate_rates(
 
     Args:
         model: see `evaluate_population`, likewise all that is not listed here.
-        fault_model: what each chip's faults are drawn from; its own rate does not matter.
-        rates: fault rates in `[0, 1)`, each once.
+        fault_model: what each chip's faults are drawn from, at these rates.
+        rates: fault rates in `[0, 1)`, each once; None for the fault model's own.
         data: see there.
         chips: number of chips at each rate; with `stop`, at most.
         seed: see there.
@@ -165,35 +166,7 @@ def evaluate_rates(
         ValueError: see there; or for a fault model without a rate.
         KeyboardInterrupt: if Ctrl-C comes before the first chip is finished.
     """
-    values = [float(rate) for rate in rates]
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"expected fault rates, each once. Received: rates={list(rates)}")
-    return _evaluate(
-        model, [at_rate(fault_model, rate) for rate in values], data, chips, seed, first_chip,
-        engine, quantization, calibration, repair, stop, out, resume, jobs, parallel, scheduler,
-        progress,
-    )  # fmt: skip
-
-
-def _evaluate(
-    model: keras.Model,
-    models: list[FaultModel],
-    data: tuple[np.ndarray, np.ndarray],
-    chips: int,
-    seed: int,
-    first_chip: int,
-    engine: str,
-    quantization: str,
-    calibration: np.ndarray | None,
-    repair: Repair | None,
-    stop: StopRule | float | None,
-    out: str | None,
-    resume: bool,
-    jobs: int,
-    parallel: str,
-    scheduler: str | None,
-    progress: bool,
-) -> RateCurve:
+    models = _at_rates(fault_model, rates)
     for name, value, least in (
         ("chips", chips, 1),
         ("first_chip", first_chip, 0),
@@ -259,10 +232,20 @@ def _begin(
     records.check(fingerprint)
     if records.header is None:
         repaired = None if work.repair is None else engine.fault_free(repaired=True)
-        records.begin(work.model.name, fingerprint, engine.fault_free(), repaired)
+        healthy = engine.fault_free()
+        records.begin(run_header(work.model.name, fingerprint, healthy, repaired))
     else:
         records.open()
     return np.asarray(records.fault_free.answers)
+
+
+def _at_rates(fault_model: FaultModel, rates: Sequence[float] | None) -> list[FaultModel]:
+    if rates is None:
+        return [fault_model]
+    values = [float(rate) for rate in rates]
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"expected fault rates, each once. Received: rates={list(rates)}")
+    return [at_rate(fault_model, rate) for rate in values]
 
 
 def check_data(

@@ -16,15 +16,15 @@ import numpy as np
 from keras_rram.evaluation.chip_result import ChipResult, chips_csv
 from keras_rram.evaluation.statistics.folds import fold_interval
 from keras_rram.evaluation.statistics.intervals import (
+    QUESTIONS,
     Images,
     Interval,
     Yield,
     check_images,
-    quantile_bound,
+    one_chip_interval,
     sd_without_binomial_noise,
-    smallest_population,
-    wilson_interval,
 )
+from keras_rram.evaluation.statistics.single_chips import SingleChips, single_chips
 from keras_rram.evaluation.statistics.two_way import (
     bootstrap_interval,
     chip_interval,
@@ -181,31 +181,36 @@ class PopulationResult:
 
     @property
     def worst(self) -> ChipResult:
-        """The chip of the lowest accuracy."""
+        """The chip of the lowest accuracy on the images that it was tested on."""
         self._all_images("the worst chip")
         return min(self.chips, key=lambda chip: chip.accuracy)
 
-    def quantile(self, q: float) -> float:
+    def quantile(self, q: float, images: Images = "new") -> float:
         """A quantile of the accuracy over chips, linear between chips (`numpy.quantile`).
 
         Args:
             q: The quantile in [0, 1]; 0.05 is the accuracy that 95 percent of the chips exceed.
+            images: "new" takes the noise of finitely many images out of the chips' accuracies (see
+                `SingleChips`), "test_set" takes them as they were measured.
 
         Returns:
-            The accuracy. `quantile_bound` gives a bound that holds with confidence.
+            The accuracy. `SingleChips.quantile_bound` gives a bound that holds with confidence.
 
         Raises:
             ValueError: If the chips answered a part of the images only.
         """
-        self._all_images("a quantile")
-        return float(np.quantile(self.accuracies, q))
+        return self.single_chips(images, "a quantile").quantile(q)
 
-    def yield_at(self, threshold: float, confidence: float = 0.95) -> Yield:
-        """The part of the chips with an accuracy of at least `threshold`, with Wilson's interval.
+    def yield_at(self, threshold: float, confidence: float = 0.95, images: Images = "new") -> Yield:
+        """The part of the chips with an accuracy of at least `threshold`.
 
         Args:
             threshold: Accuracy in [0, 1].
             confidence: Confidence level in (0, 1).
+            images: "new" asks about the accuracy on all images that could be drawn: the noise of
+                the tested ones is taken out, and the interval counts it (see `SingleChips`).
+                "test_set" asks about exactly these images: Wilson's interval of the chips that
+                passed.
 
         Returns:
             The `Yield`.
@@ -213,21 +218,32 @@ class PopulationResult:
         Raises:
             ValueError: If the chips answered a part of the images only, or for values out of range.
         """
-        self._all_images("yield")
-        if not 0 <= threshold <= 1:
-            raise ValueError(
-                f"expected a threshold in [0, 1]. Received: threshold={threshold} (90 percent is "
-                "0.9)"
-            )
-        passed = int(np.sum(self.accuracies >= threshold))
-        interval = wilson_interval(passed, len(self.chips), confidence)
-        return Yield(threshold, passed, len(self.chips), interval)
+        return self.single_chips(images, "yield").yield_at(threshold, confidence)
+
+    def single_chips(self, images: Images = "new", what: str = "single chips") -> SingleChips:
+        """Returns what is known of each chip by itself: yield, quantiles and their bounds.
+
+        Args:
+            images: "new" or "test_set", as in `yield_at`.
+            what: What it is for, for the error.
+
+        Raises:
+            ValueError: If the chips answered a part of the images only.
+        """
+        check_images(images)
+        self._all_images(what)
+        found = self.__dict__.get(f"_single_{images}")
+        if found is None:
+            found = single_chips(*self._counts(), self.matrix, images)
+            # Kept: a yield curve asks for it at hundreds of thresholds.
+            object.__setattr__(self, f"_single_{images}", found)
+        return found
 
     def mean_interval(
         self,
         confidence: float = 0.95,
         method: Literal["formula", "bootstrap"] = "formula",
-        images: Images = "new",
+        images: Images | None = None,
         rng: np.random.Generator | None = None,
     ) -> Interval:
         """Confidence interval of the mean accuracy, honest about chips and images.
@@ -235,33 +251,33 @@ class PopulationResult:
         The best that the records allow: `two_way_interval` where each answer was kept;
         `chip_interval` from counts, with an upper bound of the image term; `fold_interval` where
         each chip answered a fold (for `images="new"` with the same upper bound). After a stop rule
-        its own interval, which asked the question that the rule was given.
+        its own interval, for its own question only. Where no chip has a fault (rate 0) the chips
+        are one, and the images alone count.
 
         Args:
             confidence: Confidence level in (0, 1).
             method: "formula", or "bootstrap" (needs each answer to all images).
             images: "new" takes the test images for a sample, "test_set" asks about these images.
+                None: as the stop rule asked, or "new" without one.
             rng: Generator of the bootstrap.
 
         Returns:
-            The `Interval`; its `method` says how it was computed.
+            The `Interval`; its `question` says what it is about, its `method` how it was computed.
 
         Raises:
-            ValueError: For fewer than two chips, or a method that the records do not allow.
+            ValueError: For fewer than two chips, a method that the records do not allow, or a
+                question or confidence other than those of the stop rule.
         """
-        check_images(images)
+        if images is not None:
+            check_images(images)
         self._at_least_two("an interval")
         if method not in ("formula", "bootstrap"):
             raise ValueError(
                 f"expected method='formula' or method='bootstrap'. Received: method={method!r}"
             )
         if self.stop_interval is not None and method == "formula":
-            if confidence != self.stop_interval.confidence:
-                raise ValueError(
-                    f"expected the confidence of the stop rule, {self.stop_interval.confidence}. "
-                    f"Received: confidence={confidence} (its looks were paid for at that level)"
-                )
-            return self.stop_interval
+            return self._stop_interval(confidence, images)
+        images = images or "new"
         matrix = self.matrix
         if method == "bootstrap":
             if matrix is None or rng is None:
@@ -270,15 +286,37 @@ class PopulationResult:
                     f"answers kept: {matrix is not None}, rng={rng} (use method='formula')"
                 )
             return bootstrap_interval(matrix, rng, confidence, images)
+        correct, total = self._counts()
+        if self.folds == 1 and self._is_one_chip():
+            return one_chip_interval(int(correct[0]), int(total[0]), confidence, images)
         if matrix is not None and matrix.shape[1] > 1:
             return two_way_interval(matrix, confidence, images)
-        correct, total = self._counts()
         if self.folds == 1:
             return chip_interval(correct, total, confidence, images)
         size, mean = int(total.min()), self.mean
-        term = mean * (1 - mean) / (size * self.folds) if images == "new" else 0.0
+        term = mean * (1 - mean) / (size * self.folds) if images == "new" else None
         fold_ids = np.array([chip.fold for chip in self.chips])
         return fold_interval(self.accuracies, fold_ids, self.folds, size, confidence, term)
+
+    def _stop_interval(self, confidence: float, images: Images | None) -> Interval:
+        """Returns the stop rule's interval, if it answers what is asked."""
+        found = self.stop_interval
+        if found is None or confidence != found.confidence:
+            raise ValueError(
+                f"expected the confidence of the stop rule, {found and found.confidence}. "
+                f"Received: confidence={confidence} (its looks were paid for at that level)"
+            )
+        if images is not None and QUESTIONS[images] != found.question:
+            raise ValueError(
+                f"expected the question of the stop rule, {found.question!r}. Received: "
+                f"images={images!r} (give the rule that question, or evaluate without one)"
+            )
+        return found
+
+    def _is_one_chip(self) -> bool:
+        """Whether no chip has a fault and all agree, so that they are one."""
+        faultless = self.rate == 0 and not any(chip.achieved_fault_rate for chip in self.chips)
+        return faultless and len({(chip.correct, chip.total) for chip in self.chips}) == 1
 
     def identity(self) -> dict[str, Any]:
         """What was evaluated: all that is not a measurement."""
@@ -286,18 +324,19 @@ class PopulationResult:
         return {name: getattr(self, name) for name in names}
 
     def summary(
-        self, confidence: float = 0.95, images: Images = "new", yield_at: Sequence[float] = ()
+        self, confidence: float = 0.95, images: Images | None = None, yield_at: Sequence[float] = ()
     ) -> dict[str, Any]:
         """The figures as a flat dict of plain values, for tables and files.
 
         Returns:
             `name`, `model`, `data`, `engine`, `fault_model`, `rate`, `seed`, `repair`,
             `access_tier`, `fault_free`, `fault_free_repaired`, `reason`, `interrupted`; `chips`,
-            `folds`; `mean`, `drop`; `low`, `high`,
-            `half_width`, `confidence`, `method` of the mean's interval; `raw_sd`, `sd`; `worst`,
-            `worst_chip`, `q05`, `q05_bound` (see `quantile_bound`), `median`; and for each
-            threshold t of `yield_at`: `yield_t`, `yield_t_low`, `yield_t_high`. What the records
-            do not allow (one chip, a part of the images, 58 chips for the bound) is None.
+            `folds`; `mean`, `drop`; `low`, `high`, `half_width`, `confidence`, `question`, `method`
+            of the mean's interval; `raw_sd`, `sd`; `worst` and `worst_chip`, as measured; and for
+            the question "new" or "test_set" of `images`, "new" by default: `q05`, `q05_bound` (see
+            `SingleChips`), `median`, and for each threshold t of `yield_at`: `yield_t`,
+            `yield_t_low`, `yield_t_high`. What the records do not allow (one chip, a part of the
+            images, too few chips for the bound) is None.
         """
         several, full = len(self.chips) > 1, self.folds == 1
         if self.stop_interval is not None:
@@ -306,7 +345,7 @@ class PopulationResult:
         names = ["name", "model", "data", "engine", "fault_model", "rate", "seed", "repair"]
         names += ["access_tier", "fault_free", "fault_free_repaired", "reason", "interrupted"]
         figures: dict[str, Any] = {name: getattr(self, name) for name in names}
-        bounds = full and len(self.chips) >= smallest_population(0.05, confidence)
+        single = self.single_chips(images or "new") if full else None
         figures |= {
             "chips": len(self.chips),
             "folds": self.folds,
@@ -316,17 +355,18 @@ class PopulationResult:
             "high": interval.high if interval else None,
             "half_width": interval.half_width if interval else None,
             "confidence": confidence,
+            "question": interval.question if interval else None,
             "method": interval.method if interval else None,
             "raw_sd": self.raw_sd if several else None,
             "sd": self.sd if several and min(chip.total for chip in self.chips) > 1 else None,
             "worst": self.worst.accuracy if full else None,
             "worst_chip": self.worst.index if full else None,
-            "q05": self.quantile(0.05) if full else None,
-            "q05_bound": quantile_bound(self.accuracies, 0.05, confidence) if bounds else None,
-            "median": self.quantile(0.5) if full else None,
+            "q05": single.quantile(0.05) if single else None,
+            "q05_bound": single.quantile_bound(0.05, confidence) if single else None,
+            "median": single.quantile(0.5) if single else None,
         }
         for threshold in yield_at:
-            good = self.yield_at(threshold, confidence).interval if full else None
+            good = single.yield_at(threshold, confidence).interval if single else None
             figures[f"yield_{threshold:g}"] = good.estimate if good else None
             figures[f"yield_{threshold:g}_low"] = good.low if good else None
             figures[f"yield_{threshold:g}_high"] = good.high if good else None

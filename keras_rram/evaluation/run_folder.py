@@ -105,42 +105,19 @@ class Records:
                 f"What differs is {detail}. Name another folder, or evaluate what that run did."
             )
 
-    def begin(
-        self,
-        name: str,
-        fingerprint: Mapping[str, Any],
-        fault_free: np.ndarray,
-        repaired: np.ndarray | None = None,
-    ) -> None:
-        """Writes the identity of a new run and opens it for chips.
-
-        Args:
-            name: the model's name.
-            fingerprint: what must agree where it is resumed.
-            fault_free: whether the fault-free model is right on each image.
-            repaired: the same of the repaired one, where there is a repair.
+    def begin(self, header: Mapping[str, Any]) -> None:
+        """Writes the identity of a new run, see `run_header`, and opens it for chips.
 
         Raises:
             ValueError: if another process is writing it.
             OSError: if the folder cannot be made or written.
         """
-        header = {
-            "schema": SCHEMA,
-            "name": name,
-            "fingerprint": dict(fingerprint),
-            "fault_free": _fault_free(fault_free),
-            "fault_free_repaired": None if repaired is None else _fault_free(repaired),
-        }
-        self.write(header)
-
-    def write(self, header: Mapping[str, Any]) -> None:
-        """Writes `run.json` as it is given, and opens the run for chips, as `begin` does."""
         # As it is read back from the file, where tuples are lists.
         self.header = json.loads(json.dumps(header))
         self.open()
         if self.folder is not None:
             with written_whole(self.folder / _RUN) as temporary:
-                temporary.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(header, indent=1) + "\n", "utf-8", newline="\n")
 
     def open(self) -> None:
         """Opens a run that has begun for more chips.
@@ -243,6 +220,33 @@ class Records:
         self._latest.setdefault(chip.fault_rate, {})[chip.index] = chip
 
 
+def run_header(
+    name: str,
+    fingerprint: Mapping[str, Any],
+    fault_free: np.ndarray,
+    repaired: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Returns the content of `run.json`.
+
+    Args:
+        name: the model's name.
+        fingerprint: what must agree where the run is resumed.
+        fault_free: whether the fault-free model is right on each image.
+        repaired: the same of the repaired one, where there is a repair.
+    """
+    healthy, after = (
+        None if answers is None else ChipResult.from_answers(0, 0.0, 0.0, answers).to_dict()
+        for answers in (fault_free, repaired)
+    )
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "fingerprint": dict(fingerprint),
+        "fault_free": healthy,
+        "fault_free_repaired": after,
+    }
+
+
 def load_run(folder: str | os.PathLike) -> list[PopulationResult]:
     """Reads the results in the folder of a run, one for each fault rate.
 
@@ -312,7 +316,7 @@ def merge_runs(
                 joined[rate, index] = chip
     order = list(dict.fromkeys(rate for part in parts for rate in part.rates))
     with contextlib.closing(Records(out)) as records:
-        records.write(header)
+        records.begin(header)
         for rate, index in sorted(joined, key=lambda key: (order.index(key[0]), key[1])):
             records.add(joined[rate, index])
     return load_run(out)
@@ -327,10 +331,6 @@ def read_run(folder: str | os.PathLike) -> Records:
     if not (pathlib.Path(folder) / _RUN).is_file():
         raise ValueError(f"'{folder}' holds no run: it has no '{_RUN}'.")
     return Records(folder, resume=True)
-
-
-def _fault_free(answers: np.ndarray) -> dict[str, Any]:
-    return ChipResult.from_answers(0, 0.0, 0.0, answers).to_dict()
 
 
 def _read_header(folder: pathlib.Path) -> dict[str, Any]:

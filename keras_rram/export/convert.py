@@ -30,7 +30,7 @@ def convert(
 
     The faults are baked into the weights of a plain model, and the converter folds batch
     normalization into them. Weights are quantized per channel. A chip's file is made much faster
-    by `TFLitePatcher`, from one conversion of the fault-free model.
+    by `PatchableModel`, from one conversion of the fault-free model.
 
     Args:
         model: built model with one input and one output, of Drop-Connect layers or plain ones.

@@ -45,10 +45,12 @@ def test_figures_by_hand():
     assert result.sd == pytest.approx((0.0008 / 3 - noise) ** 0.5)
     assert (result.worst.index, result.worst.accuracy) == (2, 0.88)
     assert result.quantile(0.5) == pytest.approx(0.9)
-    assert result.quantile(0) == 0.88
-    good = result.yield_at(0.9)
+    assert result.quantile(0, images="test_set") == 0.88
+    assert result.quantile(0) == pytest.approx(0.9 - 0.02 * result.sd / result.raw_sd)
+    good = result.yield_at(0.9, images="test_set")
     assert (good.passed, good.chips) == (3, 4)
-    assert good.interval == wilson_interval(3, 4)
+    wilson = wilson_interval(3, 4, question="new chips, this test set")
+    assert good.interval == wilson
 
 
 def test_chips_are_sorted():
@@ -96,12 +98,43 @@ def test_chips_on_folds_have_a_mean_but_no_quantiles():
 
 
 def test_the_stop_rules_interval_is_kept():
-    interval = Interval(0.9, 0.89, 0.91, 0.95, "look 2", 12.0)
+    interval = Interval(0.9, 0.89, 0.91, 0.95, "new chips, this test set", "look 2", 12.0)
     result = population(counted(900, 910), stop_interval=interval)
     assert result.mean_interval() == interval
     assert result.summary()["half_width"] == pytest.approx(0.01)
     with pytest.raises(ValueError, match="confidence of the stop rule"):
         result.mean_interval(0.9)
+
+
+def test_after_a_stop_rule_another_question_is_refused_not_answered():
+    interval = Interval(0.9, 0.89, 0.91, 0.95, "new chips, this test set", "look 2", 12.0)
+    result = population(answered(MATRIX), stop_interval=interval)
+    assert result.mean_interval(images="test_set") == interval
+    for call in (result.mean_interval, result.summary):
+        with pytest.raises(ValueError, match="question of the stop rule.*images='new'"):
+            call(images="new")
+    assert result.summary()["question"] == "new chips, this test set"
+
+
+def test_every_interval_says_its_question():
+    result = population(answered(MATRIX))
+    asked = {"new": "new chips, new images", "test_set": "new chips, this test set"}
+    for images, question in asked.items():
+        assert result.mean_interval(images=images).question == question
+        assert result.yield_at(0.9, images=images).interval.question == question
+        assert result.summary(images=images)["question"] == question
+    assert result.mean_interval().question == asked["new"]
+
+
+def test_chips_without_faults_are_one_chip():
+    chips = [ChipResult(k, 0.0, 0.0, 900, 1000) for k in range(8)]
+    result = population(chips, rate=0.0)
+    wilson = wilson_interval(900, 1000, question="this chip, new images")
+    assert result.mean_interval() == wilson
+    assert result.mean_interval(images="test_set").half_width == 0
+    # With faults, eight equal chips may be luck.
+    equal = population(counted(*[900] * 8)).mean_interval(images="test_set")
+    assert equal.half_width > 0.1
 
 
 def test_the_file_is_that_of_the_documentation():

@@ -10,9 +10,8 @@ from keras_rram.evaluation import evaluate_rates, load_run
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 from keras_rram.evaluation.engines.protocol import Task
-from keras_rram.export import TFLitePatcher
-from keras_rram.export.kernels import chip_faults, kernels_of
-from keras_rram.export.verify import check_weights, verify_patcher
+from keras_rram.export import PatchableModel
+from keras_rram.export.kernels import kernels_of
 from keras_rram.faults import (
     BitSlices,
     CentredPair,
@@ -59,7 +58,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def int8(model):
-    return TFLitePatcher.from_model(model, "int8", training_digits()[0][:100])
+    return PatchableModel.convert(model, "int8", training_digits()[0][:100])
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +116,8 @@ def test_both_engines_agree_with_a_loop(model, converted, fault_model):
 @every_model
 def test_int8_files_hold_the_effective_weights_saturated(model, int8, fault_model):
     chip = Chip(fault_model, seed=3)
-    patched = int8.patch_chip(chip, model)
-    check_weights(int8, patched, chip_faults(chip, model))
+    patched = int8.patch(chip.faults(model))
+    int8.check(patched, chip.faults(model))
     saturated = 0
     for name, fault in chip.faults(model).items():
         place = int8.places[name][0]
@@ -158,12 +157,12 @@ def test_layers_that_rescale(fault_model):
 
 def test_a_chip_file_runs_as_the_keras_model_does(model, int8):
     images, labels = digits(100)
-    floats = TFLitePatcher.from_model(model, "float32")
+    floats = PatchableModel.convert(model, "float32")
     for fault_model in (MODELS[0], MODELS[3], MODELS[-1]):
         chip = Chip(fault_model, seed=6)
-        assert verify_patcher(floats, model, chip, images, labels).max_difference < 1e-4
+        assert floats.verify(model, chip.faults(model), images, labels).max_difference < 1e-4
     mild = Chip(StuckCells(0.02, 0.0, mapping=CentredPair(**CHANNEL)), seed=6)
-    assert verify_patcher(int8, model, mild, images, labels).agreement >= 0.97
+    assert int8.verify(model, mild.faults(model), images, labels).agreement >= 0.97
 
 
 def test_populations_sweep_the_rate_of_cells(model, tmp_path):

@@ -66,7 +66,7 @@ def test_follows_chips_of_another_fault_model_and_keeps_to_it(tmp_path, capsys):
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
     # Training images that were set aside, never test images.
     images, labels = data.load("digits").split(30).subset(train=60).arrays("validation")
-    (chip,) = population(faults.parse(pairs), 1)
+    (chip,) = population(faults.parse(pairs), 1, stream="validation")
     with (tmp_path / "run" / "history.csv").open() as file:
         (row,) = csv.DictReader(file)
     expected = right_answers(model, chip, images, labels).mean()

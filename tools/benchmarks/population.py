@@ -159,16 +159,15 @@ def _agreement(
     from keras_rram import StuckAtZero, population
     from keras_rram.evaluation.engines.litert import convert_once
     from keras_rram.export.litert_model import LiteRTModel
-    from keras_rram.export.patchable import TFLitePatcher
 
     inputs = data[0]
     drawn = population(StuckAtZero(RATE), chips, SEED)
-    patcher = TFLitePatcher(model, convert_once(model, inputs, drawn[0]).tflite)
+    patchable = convert_once(model, inputs, drawn[0]).patchable
     same = []
     for chip in drawn:
         with chip.program(model):
             expected = model.predict(inputs, batch_size=256, verbose=0).argmax(-1)
-        file = bytes(patcher.patch(chip.faults(model)))
+        file = bytes(patchable.patch(chip.faults(model)))
         same.append(np.mean(LiteRTModel(file, threads=2).predict(inputs).argmax(-1) == expected))
     yield "same_class_worst_chip", float(min(same))
     yield "same_class_mean", float(np.mean(same))

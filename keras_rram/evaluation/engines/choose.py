@@ -12,13 +12,12 @@ import numpy as np
 
 from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.engines.keras import KerasEngine
-from keras_rram.evaluation.engines.protocol import Answers, Engine, Task
+from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Answers, Engine, Task
 from keras_rram.evaluation.engines.workers import Pool
 from keras_rram.layers import faulty_layers
 from keras_rram.repair import Repair
 
 ENGINES = ("auto", "keras", "litert")
-QUANTIZATIONS = ("float32", "int8")
 
 log = logging.getLogger(__name__)
 

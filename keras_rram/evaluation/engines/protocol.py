@@ -9,6 +9,9 @@ import numpy as np
 from keras_rram.chips.chip import Chip
 from keras_rram.faults import Fault
 
+QUANTIZATIONS = ("float32", "int8")
+"""Numbers that an engine may compute in."""
+
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -15,10 +15,11 @@ Looking more than once is paid for by spending the error probability over the lo
 Biometrika 70 (1983) 659): of what is left, 5 percent at a pilot or survey, three quarters at a look
 that should reach the target, and all of it at a last look. Each share is fixed before its look, so
 by the union bound the interval misses with at most `1 - confidence`, whenever the rule stops; each
-interval is that of `fold_interval`. The sizes of later looks depend on variances alone, as in
-Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243). Where accuracies are skewed, mean and
-variance are correlated and stopping biases the mean a little: simulated, up to a tenth of the
-half-width, with coverage still 95 percent.
+interval is that of `fold_interval`. Chips that are all alike do not end it by a width of zero:
+their interval is that of a share that may be broken and was not met yet. The sizes of later looks
+depend on variances alone, as in Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243). Where
+accuracies are skewed, mean and variance are correlated and stopping biases the mean a little:
+simulated, up to a tenth of the half-width, with coverage still 95 percent.
 
 This is a rule for the mean. Quantiles, the worst chip and yield are about single chips, each of
 which then needs all images; `smallest_population` says how many chips.
@@ -229,16 +230,16 @@ class Looks:
             plan.folds,
             plan.images_per_chip,
             1 - plan.error,
-            self._image_term(found),
+            self._image_term(found) if self.rule.images == "new" else None,
         )
-        interval = Interval(
-            interval.estimate,
-            interval.low,
-            interval.high,
-            self.rule.confidence,
-            f"{interval.method}, look {plan.look} at error {plan.error:.4f}",
-            interval.df,
+        interval = replace(
+            interval,
+            confidence=self.rule.confidence,
+            method=f"{interval.method}, look {plan.look} at error {plan.error:.4f}",
         )
+        if interval.df is None:
+            # Chips that are all alike: planned as if the next one were broken.
+            found = replace(found, chip=1 / plan.chips)
         spent = sum(len(answers) for answers in correct)
         if interval.half_width <= self.rule.target_half_width:
             reason = f"half-width {interval.half_width:.5f} reached"

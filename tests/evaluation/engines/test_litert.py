@@ -11,7 +11,7 @@ from keras_rram.evaluation.engines.choose import Workload, open_engine
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 from keras_rram.evaluation.engines.protocol import Task
-from keras_rram.export import ExportError, LiteRTModel, TFLitePatcher, export_tflite
+from keras_rram.export import ExportError, LiteRTModel, PatchableModel, export_tflite
 from keras_rram.models import mini_mobilenet, resnet20
 from tests.classifiers import classifier, digits, right_answers, training_digits
 
@@ -131,7 +131,7 @@ def test_a_wrong_file_is_found_out(model, monkeypatch):
     def forgets_the_faults(patcher, faults):
         return bytearray(patcher.tflite)
 
-    monkeypatch.setattr(TFLitePatcher, "patch", forgets_the_faults)
+    monkeypatch.setattr(PatchableModel, "patch", forgets_the_faults)
     with pytest.raises(ExportError, match="are not what the chip makes of them"):
         convert_once(model, digits(50)[0], CHIP)
 
@@ -139,7 +139,7 @@ def test_a_wrong_file_is_found_out(model, monkeypatch):
 def test_a_file_that_computes_something_else_is_found_out(model, monkeypatch):
     predict = LiteRTModel.predict
     monkeypatch.setattr(LiteRTModel, "predict", lambda self, x: predict(self, x) + 0.1)
-    with pytest.raises(ExportError, match="logits of a chip's file differ"):
+    with pytest.raises(ExportError, match="logits differ from the Keras model's"):
         convert_once(model, digits(50)[0], CHIP)
 
 
