@@ -14,20 +14,17 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tools import cli
+from . import cli, fault_flags, inputs
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("models", None, "Trained models, .keras files.")
 flags.DEFINE_list("layers", None, "A layer of each model, or one name for all.")
 flags.DEFINE_list("titles", None, "A title for each model; default: its file.")
-flags.DEFINE_float("fault_rate", 0.3, "Fault rate of the chips.")
-cli.define_fault_model()
+fault_flags.define(otherwise="0.3")
 flags.DEFINE_integer("chips", 20, "Chips.", lower_bound=2)
 flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
-flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+inputs.define_source(default="digits")
 flags.DEFINE_integer("images", 256, "Test images.", lower_bound=2)
 flags.DEFINE_string("out", None, "Folder for the results.")
 
@@ -37,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     import keras
 
-    from keras_rram import data, population
+    from keras_rram import population
     from keras_rram.evaluation.channel_shifts import channel_shifts
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
@@ -53,9 +50,9 @@ def main(argv: Sequence[str]) -> None:
                 f"--{flag} must be one for each of --models. Received: {len(values)} for "
                 f"{len(FLAGS.models)}"
             )
-    fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=FLAGS.fault_rate)
+    fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.3)
     chips = population(fault_model, FLAGS.chips, FLAGS.seed)
-    images, _ = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download).arrays("test", FLAGS.images)
+    images, _ = inputs.load_data().arrays("test", FLAGS.images)
     found = {
         title: channel_shifts(keras.models.load_model(path), layer, images, chips)
         for title, path, layer in zip(titles, FLAGS.models, names, strict=True)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_rram import faults
+from keras_rram.chips.fault_map import OFFSET, match_map, parse_map
 from keras_rram.chips.unrolling import kernel_shape
 from keras_rram.faults import Fault, FaultModel
 from keras_rram.files import written_whole
@@ -22,8 +23,8 @@ from keras_rram.layers import faulty_layers
 STREAMS = ("evaluation", "training", "validation", "calibration")
 """What chips are drawn for: those of two streams share no randomness, whatever their seeds."""
 
+_FORMAT = 2
 _IDENTITY = "__chip__"
-_OFFSET = ":offset"
 _IDENTITY_LIMIT = 1 << 32  # one word of a generator's key each
 
 
@@ -97,7 +98,7 @@ class Chip:
         """
         kernels, layers = _kernels(model), faulty_layers(model)
         if self.measured is not None:
-            held = _match(self.measured, kernels)
+            held = match_map(self.measured, kernels)
         else:
             held = {
                 name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
@@ -111,7 +112,7 @@ class Chip:
     def scales(self, model: keras.Model) -> dict[str, float]:
         """Returns the scale that each of `faults(model)` carries, without drawing any."""
         kernels, layers = _kernels(model), faulty_layers(model)
-        held = kernels if self.measured is None else _match(self.measured, kernels)
+        held = kernels if self.measured is None else match_map(self.measured, kernels)
         return {
             name: self.healthy_scale(layers[name.rpartition("/")[0]], self.fault_model or fault)
             for name, fault in held.items()
@@ -164,8 +165,8 @@ class Chip:
         if pathlib.Path(path).suffix != ".npz":
             raise ValueError(f"A chip is saved as an `.npz` file. Received: path='{path}'")
         identity = {
-            "format": 1,
-            "fault_model": None if self.fault_model is None else faults.serialize(self.fault_model),
+            "format": _FORMAT,
+            "fault_model": None if self.fault_model is None else faults.spec(self.fault_model),
             "seed": self.seed,
             "index": self.index,
             "stream": self.stream,
@@ -176,7 +177,7 @@ class Chip:
             binary = np.isin(fault.mask, (0, 1)).all()
             arrays[name] = fault.mask.astype(np.uint8) if binary else fault.mask
             if fault.offset is not None:
-                arrays[name + _OFFSET] = fault.offset
+                arrays[name + OFFSET] = fault.offset
         with written_whole(path) as temporary:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
@@ -206,22 +207,12 @@ class Chip:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"'{path}' is not an `.npz` file of arrays: {error}") from error
-        try:
-            identity = json.loads(str(arrays.pop(_IDENTITY))) if _IDENTITY in arrays else None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"'{path}' has a damaged chip identity: {error}") from error
-        measured = _parse_map(arrays, path, is_map=identity is None)
-        if identity is None:
+        described = arrays.pop(_IDENTITY, None)
+        measured = parse_map(arrays, path, is_map=described is None)
+        if described is None:
             chip = cls(measured=measured)
         else:
-            described = identity["fault_model"]
-            chip = cls(
-                None if described is None else faults.deserialize(described),
-                seed=identity["seed"],
-                index=identity["index"],
-                measured=measured or None,
-                stream=identity["stream"],
-            )
+            chip = cls(measured=measured or None, **_parse_identity(str(described), path))
         if model is not None:
             chip.faults(model)
         return chip
@@ -331,56 +322,15 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
     return kernels
 
 
-def _match(
-    measured: Mapping[str, Fault], kernels: Mapping[str, keras.Variable]
-) -> dict[str, Fault]:
-    """Returns a map's faults under full kernel names, checked against the kernels."""
-    matched: dict[str, Fault] = {}
-    for name, fault in measured.items():
-        found = [key for key in kernels if key == name or key.split("/")[0] == name]
-        if len(found) != 1:
-            reason = f"its kernels are {found}; name one" if found else "there is no such layer"
-            raise ValueError(
-                f"The fault map has an array '{name}', but {reason}. Kernels of the model: "
-                f"{sorted(kernels)}"
-            )
-        shape = tuple(kernels[found[0]].shape)
-        if fault.mask.shape != shape:
-            raise ValueError(
-                f"The fault map's array '{name}' must have the kernel's shape, {shape}. "
-                f"Received: {fault.mask.shape}"
-            )
-        if found[0] in matched:
-            raise ValueError(f"The fault map has two arrays for '{found[0]}'.")
-        matched[found[0]] = fault
-    return matched
-
-
-def _parse_map(arrays: dict[str, np.ndarray], path: Any, is_map: bool) -> dict[str, Fault]:
-    """Checks the values of a map's arrays and joins masks and offsets."""
-    if is_map and not arrays:
-        raise ValueError(f"The fault map '{path}' holds no array.")
-    for name, array in arrays.items():
-        if array.dtype.kind not in "buif":
-            raise ValueError(f"Array '{name}' of '{path}' must be numbers. Got {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"Array '{name}' of '{path}' has NaN or infinite values.")
-        is_mask = not name.endswith(_OFFSET)
-        if is_map and is_mask and array.size and (array.min() < 0 or array.max() > 1):
-            raise ValueError(
-                f"Array '{name}' of '{path}' must have values in [0, 1] (1 is healthy, 0 reads as "
-                f"zero). Received: {array.min()} to {array.max()}"
-            )
-        if not is_mask and name.removesuffix(_OFFSET) not in arrays:
-            raise ValueError(f"'{path}' has '{name}' without '{name.removesuffix(_OFFSET)}'.")
-    return {
-        name: Fault(
-            array.astype(np.float32),
-            arrays[name + _OFFSET].astype(np.float32) if name + _OFFSET in arrays else None,
-        )
-        for name, array in arrays.items()
-        if not name.endswith(_OFFSET)
-    }
+def _parse_identity(described: str, path: Any) -> dict[str, Any]:
+    try:
+        identity = json.loads(described)
+        if identity.pop("format") != _FORMAT:
+            raise ValueError(f"expected format {_FORMAT}, save the chip anew")
+        text = identity.pop("fault_model")
+        return {"fault_model": None if text is None else faults.parse(text), **identity}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{path}' has a damaged chip identity: {error}") from error
 
 
 def _snapshot(model: keras.Model, attribute: str) -> dict[str, np.ndarray]:

@@ -136,7 +136,9 @@ def export_population(
         data=data,
         command=command,
         commit=commit,
-        patchable=_converted(base, model, chips),
+        patchable=PatchableModel(model, read(base), chip_gains(chips, model))
+        if base.exists()
+        else None,
     )
     if exporter.patchable.unmappable is not None:
         raise ExportError(
@@ -173,15 +175,6 @@ def export_population(
     return PopulationExport(folder, base, index, written, len(kept))
 
 
-def _converted(
-    base: pathlib.Path, model: keras.Model, chips: Sequence[Chip]
-) -> PatchableModel | None:
-    """Returns the converted model of the export that is resumed."""
-    if not base.exists():
-        return None
-    return PatchableModel(model, read(base), chip_gains(chips, model))
-
-
 def _key(chip: Chip) -> str:
     return json.dumps(chip_identity(chip), sort_keys=True)
 
@@ -202,9 +195,10 @@ def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
         digest = identity["measured_sha256"]
         name = f"chip_{chip.seed}_{chip.index:05d}" if digest is None else f"chip_{digest[:16]}"
         names[_key(chip)] = f"{name}.tflite"
-    if len(names) != len(chips):
+    if len(set(names.values())) != len(chips):
         raise ValueError(
-            f"`chips` must differ. Received: {len(chips)} chips, {len(names)} different"
+            "`chips` must differ in seed, index or map, which name their files. Received: "
+            f"{len(chips)} chips for {len(set(names.values()))} files"
         )
     return names
 

@@ -153,6 +153,7 @@ def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
         "fault_model": None if chip.fault_model is None else _text(chip.fault_model),
         "seed": chip.seed,
         "index": chip.index,
+        "stream": chip.stream,
         "measured_sha256": digest,
     }
 

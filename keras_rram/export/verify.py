@@ -85,7 +85,6 @@ def compare(
     tflite: bytes | bytearray,
     images: np.ndarray,
     labels: np.ndarray | None = None,
-    threads: int = 1,
 ) -> Verification:
     """Runs a TFLite file in LiteRT and compares it with a Keras model as it is programmed now.
 
@@ -94,13 +93,11 @@ def compare(
         tflite: bytes of the file.
         images: float images `(n, ...)`, preprocessed as for the model.
         labels: integer classes `(n,)`, for the accuracies.
-        threads: threads of the interpreter.
 
     Raises:
         ValueError: if the file cannot be run.
     """
-    runner = LiteRTModel(tflite, threads=threads, batch_size=min(100, len(images)))
-    outputs = runner.predict(images)
+    outputs = LiteRTModel(tflite, batch_size=min(100, len(images))).predict(images)
     expected = np.concatenate(
         [
             np.asarray(model.predict_on_batch(images[start : start + _KERAS_BATCH]))

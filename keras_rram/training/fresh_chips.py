@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_rram.chips.chip import Chip
-from keras_rram.faults import FaultModel, parse
+from keras_rram.faults import FaultModel, parse, spec
 
 
 class FreshChips(keras.callbacks.Callback):
@@ -49,6 +49,11 @@ class FreshChips(keras.callbacks.Callback):
     def chips(self, count: int) -> list[Chip]:
         """Returns the first chips of the population."""
         return [Chip(self.fault_model, self.seed, index) for index in range(count)]
+
+    @property
+    def identity(self) -> str:
+        """What must be the same when training resumes."""
+        return f"{spec(self.fault_model)}, every {self.every} steps, seed {self.seed}"
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, and raises if a chip cannot be programmed into it."""

@@ -120,10 +120,11 @@ def train(
         dataset: what to train on.
         recipe: how to train.
         seed: seed of the order and the augmentation of the images.
-        callbacks: Keras callbacks, say `ChipValidation` and `DropRateSchedule`; a later one sees
-            the metrics of those before it.
-        validation_data: images and labels, say `dataset.arrays("test")`, for `val_loss` and
-            `val_accuracy` of the model with the faults that are programmed into it, none usually.
+        callbacks: Keras callbacks, say `FreshChips`, `ChipValidation` and `DropRateSchedule`; a
+            later one sees the metrics of those before it.
+        validation_data: images and labels, say `dataset.split(0.1).arrays("validation")`, for
+            `val_loss` and `val_accuracy` of the model with the faults that are programmed into it,
+            none usually.
         checkpoint: `.npz` file to save the state of training to after each epoch.
         resume: whether to go on from `checkpoint`, which must exist then.
         augment: see `Dataset.batches`.
@@ -157,6 +158,8 @@ def train(
         "backend": keras.config.backend(),
     }
     callbacks = [*_callbacks_of(recipe, dataset, seed, callbacks), *callbacks]
+    if fresh := [each.identity for each in callbacks if isinstance(each, FreshChips)]:
+        fingerprint["fresh_chips"] = fresh
     for callback in callbacks:
         callback.set_model(model)  # one may add variables, which the checkpoint has then
     restored = Restored(0, ())

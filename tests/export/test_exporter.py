@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_rram
-from keras_rram import Chip, Fault, layers
+from keras_rram import Chip, Fault, StuckAtZero, layers
 from keras_rram.export import (
     Exporter,
     ExportError,
@@ -66,6 +66,16 @@ def test_a_chip_is_written_verified_and_described(tmp_path):
     assert sidecar["calibration"]["images"] == 64
     assert sidecar["verification"]["images"] == 64
     assert sorted(p.name for p in path.parent.iterdir()) == ["chip.tflite", "chip.tflite.json"]
+
+
+def test_a_chip_is_drawn_once(tmp_path, monkeypatch):
+    drawn, sample = [], StuckAtZero.sample
+    counted = lambda self, *args: (drawn.append(1), sample(self, *args))[1]  # noqa: E731
+    monkeypatch.setattr(StuckAtZero, "sample", counted)
+    images = export_models.images(8)
+    one = exporter(also_on={"more": (images, np.zeros(8, np.int64))})
+    one.write(tmp_path / "chip.tflite", export_models.chip())
+    assert len(drawn) == len(one.patchable.places)
 
 
 def test_accuracies_of_the_fault_free_file(tmp_path):

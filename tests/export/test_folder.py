@@ -22,9 +22,10 @@ CHIPS = population(StuckAtZero(0.2), 5, seed=4)
 
 @pytest.fixture(autouse=True)
 def converted_once(monkeypatch):
+    int8 = export_models.patchable("int8")
     monkeypatch.setattr(
         "keras_rram.export.exporter.PatchableModel.convert",
-        lambda *args: export_models.patchable(args[1]),
+        lambda *args: int8,
     )
 
 
@@ -156,6 +157,7 @@ def test_chips_must_differ_and_share_a_fault_model(tmp_path):
     for chips, message in (
         ([], "at least one"),
         ([CHIPS[0], CHIPS[0]], "must differ"),
+        ([CHIPS[0], dataclasses.replace(CHIPS[0], stream="training")], "must differ"),
         ([CHIPS[0], Chip(StuckAtZero(0.1))], "one fault model"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -47,12 +47,15 @@ def test_a_plain_model_has_its_kernels_and_one_without_any_is_refused():
         kernels_of(keras.Model(inputs, keras.layers.Flatten()(inputs)))
 
 
-def test_gains_are_the_largest_over_chips():
+def test_gains_are_the_largest_over_chips(monkeypatch):
     model = rescaling_model()
     chips = [Chip(StuckAtZero(rate)) for rate in (0.0, 0.5, 0.2)]
     assert chip_gains(chips, model) == {"scaled/kernel": 2.0}
     assert chip_gains(chips[:1], model) == {}
     assert chip_gains(chips, export_models.model()) == {}
+    # No chip is drawn for that.
+    monkeypatch.setattr(Chip, "faults", None)
+    assert chip_gains(chips, model) == {"scaled/kernel": 2.0}
 
 
 def test_scaled_breaks_nothing_and_gives_back():

@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_rram.export import ExportError, PatchableModel, convert
 from keras_rram.export.c_source import c_array
-from keras_rram.export.litert_model import _decode, _encode
+from keras_rram.export.litert_model import decode, encode
 from keras_rram.export.micro import MicroModel, MicroReport, run_micro
 from keras_rram.models import mini_mobilenet
 from tests import export_models
@@ -61,7 +61,7 @@ def test_every_kind_of_kernel_and_a_chip_run(runtime):
     for chip in (None, export_models.chip()):
         tflite = patcher.tflite
         if chip is not None:
-            tflite = patcher.patch_chip(chip, export_models.model())
+            tflite = patcher.patch(chip.faults(export_models.model()))
         # XNNPACK rounds otherwise than these kernels in some of a dozen layers.
         report = run_micro(tflite, calibration[:10])
         assert report.max_steps <= 4
@@ -77,9 +77,9 @@ def reference(tflite, images):
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     rows = []
     for image in images:
-        interpreter.set_tensor(inputs["index"], _encode(image[None], inputs))
+        interpreter.set_tensor(inputs["index"], encode(image[None], inputs))
         interpreter.invoke()
-        rows.append(_decode(interpreter.get_tensor(outputs["index"]), outputs)[0])
+        rows.append(decode(interpreter.get_tensor(outputs["index"]), outputs)[0])
     return np.stack(rows)
 
 

@@ -139,7 +139,7 @@ def test_a_wrong_file_is_found_out(model, monkeypatch):
 def test_a_file_that_computes_something_else_is_found_out(model, monkeypatch):
     predict = LiteRTModel.predict
     monkeypatch.setattr(LiteRTModel, "predict", lambda self, x: predict(self, x) + 0.1)
-    with pytest.raises(ExportError, match="float32 file's logits differ"):
+    with pytest.raises(ExportError, match="logits differ from the Keras model's"):
         convert_once(model, digits(50)[0], CHIP)
 
 
