@@ -18,6 +18,7 @@ INPUTS, UNITS, RATE = 20, 6, 0.3
 
 
 def network(centered=False, kind=keras.layers.BatchNormalization):
+    keras.utils.set_random_seed(0)
     inputs = x = keras.Input((INPUTS,))
     if centered:
         x = CenteredInput(name="center")(x)
@@ -93,7 +94,7 @@ def test_fixed_statistics_stay_and_training_sees_them():
     before = held(model) + held(model, "center")
     with fix_statistics(model):
         np.testing.assert_allclose(
-            to_numpy(model(inputs + 1, training=True)), to_numpy(model(inputs + 1)), rtol=1e-5
+            to_numpy(model(inputs + 1, training=True)), to_numpy(model(inputs + 1)), atol=1e-5
         )
         model.compile("sgd", "mse")
         gamma = to_numpy(model.get_layer("normalization").gamma)
