@@ -62,8 +62,15 @@ class Chip:
                 "Received neither: use Chip(StuckAtZero(0.2)) or Chip.load(path)."
             )
 
-    def faults(self, model: keras.Model) -> dict[str, Fault]:
+    def faults(
+        self, model: keras.Model, written: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, Fault]:
         """Returns the fault of each kernel of `model`, by kernel name (`layer/kernel`).
+
+        Args:
+            model: built model with Drop-Connect layers.
+            written: kernel name -> weights that are written to the chip instead of the model's own;
+                all kernels, or None. A measured chip's faults do not depend on them.
 
         Raises:
             ValueError: if the model has no Drop-Connect layer, or if a measured map has an unknown
@@ -75,10 +82,10 @@ class Chip:
         layers = faulty_layers(model)
         return {
             name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
-            for name, kernel in kernels.items()
+            for name, kernel in (kernels if written is None else written).items()
         }
 
-    def _sample(self, name: str, kernel: keras.Variable, layer: Any) -> Fault:
+    def _sample(self, name: str, kernel: Any, layer: Any) -> Fault:
         model = cast(FaultModel, self.fault_model)
         digest = hashlib.sha256(name.encode()).digest()
         words = np.frombuffer(digest[:16], "<u4").tolist()

@@ -265,7 +265,7 @@ def trained(digits):
         jit_compile=False,
     )
     images, labels = digits.arrays("train")
-    model.fit(images, labels, batch_size=64, epochs=3, verbose=0)
+    model.fit(images, labels, batch_size=64, epochs=5, verbose=0)
     return model
 
 

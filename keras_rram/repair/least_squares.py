@@ -1,0 +1,195 @@
+"""Repair by least squares: the weights that work make up for those that do not."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from keras_rram.repair.batch_norm import assign_statistics, check_images, normalizations
+from keras_rram.repair.hand import Hand
+from keras_rram.repair.patches import check_layer, from_matrices, matrices, patches, positions
+from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.sweep import walk
+
+_ROUNDS = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeastSquares(Repair):
+    """Fits the working weights of each layer to what the healthy layer makes of the same images.
+
+    Access tier C: it needs the chip's map, and unlabelled images. Layer by layer in the order of
+    the network, with `X` the inputs of the layer on the repaired chip so far, and `Y` the outputs
+    of the healthy layer in the healthy network, each output channel `c` gets
+
+        w_c = argmin |X w - Y_c|^2 / n + ridge * mean(diag(X'X / n)) * |w - w0_c|^2
+
+    over the effective weights that the chip can hold: stuck ones stay what they are, and no weight
+    leaves the range of its cells (`Response.low`, `Response.high`). `w0` are the trained weights.
+    Where a batch normalization follows, or the layer has a bias, `X` and `Y` are centred, and the
+    mean is made up for there. Batch normalization is recalibrated on the way, on the same images.
+
+    The fit is closed form but for weights at the end of their range, which are found by fixing
+    those that leave it and solving again for the others.
+
+    Reference: the layer-wise reconstruction of [Frantar and Alistarh, 2022](
+    https://arxiv.org/abs/2208.11580) (Optimal Brain Compression), which makes up for pruned weights
+    in the same way; here the mask is given.
+
+    Attributes:
+        images: training images `(n, ...)`, preprocessed as for the model, all of which go through
+            the network at once: a few hundred.
+        ridge: how strongly weights are held where they are, `> 0`.
+        samples: output positions in a layer's fit, at most.
+        seed: of the choice of positions.
+
+    Example:
+
+    ```python
+    repair = LeastSquares(dataset.arrays("train")[0][:512])
+    with chip.program(model), repair(model, chip):
+        model.evaluate(test_images, test_labels)
+    ```
+    """
+
+    name: ClassVar[str] = "least_squares"
+    tier: ClassVar[Tier] = "C"
+
+    images: np.ndarray
+    ridge: float = 0.01
+    samples: int = 20_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        if not self.ridge > 0:
+            raise ValueError(f"`ridge` must be > 0. Received: ridge={self.ridge!r}")
+        if self.samples < 1:
+            raise ValueError(f"`samples` must be >= 1. Received: samples={self.samples!r}")
+
+    def prepare(self, hand: Hand) -> "_Healthy":
+        """Returns the outputs of the healthy layers."""
+        images = check_images(hand.model, self.images)
+        rng = np.random.default_rng(self.seed)
+        chosen: dict[str, np.ndarray] = {}
+        outputs: dict[str, np.ndarray] = {}
+
+        def meet(name: str, layer: Any, inputs: np.ndarray) -> None:
+            kernel = f"{name}/kernel"
+            check_layer(kernel, layer)
+            count = positions(layer, inputs.shape)
+            chosen[name] = sample(count, self.samples, rng)
+            unrolled = patches(layer, inputs, chosen[name])
+            weights = matrices(hand.crossbar(kernel), hand.trained[kernel])
+            outputs[name] = products(unrolled, weights)
+
+        with hand.healthy():
+            walked = walk(hand.model, images, normalizations(hand.model, required=False), meet)
+        return _Healthy(images, chosen, outputs, walked.followers)
+
+    def apply(self, hand: Hand) -> None:
+        """Fits each layer, and recalibrates batch normalization."""
+        healthy: _Healthy = self.prepared(hand)
+
+        def meet(name: str, layer: Any, inputs: np.ndarray) -> None:
+            kernel = f"{name}/kernel"
+            unrolled = patches(layer, inputs, healthy.chosen[name])
+            targets = healthy.outputs[name]
+            is_centred = name in healthy.followers or layer.bias is not None
+            fitted = fit_kernel(
+                unrolled, targets, hand, kernel, hand.trained[kernel], self.ridge, is_centred
+            )
+            hand.write(kernel, hand.responses[kernel].write(fitted))
+            if is_centred and name not in healthy.followers:
+                held = matrices(hand.crossbar(kernel), hand.effective(kernel))
+                rest = targets.mean(0) - products(unrolled, held).mean(0)
+                layer.bias.assign(layer.bias + rest.ravel().astype(np.float32))
+
+        layers = normalizations(hand.model, required=False)
+        assign_statistics(layers, walk(hand.model, healthy.images, layers, meet).statistics)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Healthy:
+    images: np.ndarray
+    chosen: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+    followers: Mapping[str, str]
+
+
+def sample(count: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns sorted indices below `count`, at most so many; all where they are no more."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(rng.choice(count, most, replace=False))
+
+
+def products(unrolled: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the outputs `(n, groups, columns)` of inputs `(n, groups, rows)`."""
+    return np.einsum("ngr,grc->ngc", unrolled, weights, optimize=True)
+
+
+def fit_kernel(
+    unrolled: np.ndarray,
+    targets: np.ndarray,
+    hand: Hand,
+    name: str,
+    start: np.ndarray,
+    ridge: float,
+    is_centred: bool,
+) -> np.ndarray:
+    """Returns the effective weights of a kernel that fit best, see `LeastSquares`."""
+    crossbar, response = hand.crossbar(name), hand.responses[name]
+    low, high, prior = (
+        matrices(crossbar, np.broadcast_to(one, start.shape)).astype(np.float64)
+        for one in (response.low, response.high, start)
+    )
+    x, y = np.float64(unrolled), np.float64(targets)
+    if is_centred:
+        x, y = x - x.mean(0), y - y.mean(0)
+    fitted = np.empty_like(prior)
+    for group in range(prior.shape[0]):
+        inputs = x[:, group]
+        gram = inputs.T @ inputs / len(inputs)
+        moments = inputs.T @ y[:, group] / len(inputs)
+        penalty = ridge * np.trace(gram) / len(gram) + 1e-12
+        gram[np.diag_indices_from(gram)] += penalty
+        moments += penalty * prior[group]
+        for column in range(prior.shape[2]):
+            fitted[group, :, column] = bounded_solution(
+                gram, moments[:, column], low[group, :, column], high[group, :, column]
+            )
+    return from_matrices(crossbar, fitted).astype(np.float32)
+
+
+def bounded_solution(
+    gram: np.ndarray, moments: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Returns the minimum of `w' gram w / 2 - moments' w` for `low <= w <= high`.
+
+    Weights that leave their range are fixed at its end, and the others solved for again, until none
+    leaves. That is a bound on the number of solutions and not always the exact minimum.
+
+    Args:
+        gram: positive definite matrix `(rows, rows)`.
+        moments: vector `(rows,)`.
+        low: likewise; equal to `high` where a weight is stuck.
+        high: likewise.
+    """
+    weights = np.clip(np.zeros_like(moments), low, high)
+    free = high > low
+    for _ in range(_ROUNDS):
+        places = np.flatnonzero(free)
+        if not places.size:
+            break
+        fixed = np.flatnonzero(~free)
+        right = moments[places] - gram[np.ix_(places, fixed)] @ weights[fixed]
+        solution = np.linalg.solve(gram[np.ix_(places, places)], right)
+        weights[places] = np.clip(solution, low[places], high[places])
+        outside = (solution < low[places]) | (solution > high[places])
+        if not outside.any():
+            break
+        free[places[outside]] = False
+    return weights
+
