@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_rram import faults
 from keras_rram.chips.unrolling import kernel_shape
-from keras_rram.faults import Fault, FaultModel
+from keras_rram.faults import Fault, FaultModel, KernelShape
 from keras_rram.files import written_whole
 from keras_rram.layers import faulty_layers
 
@@ -87,11 +87,28 @@ class Chip:
 
     def _sample(self, name: str, kernel: Any, layer: Any) -> Fault:
         model = cast(FaultModel, self.fault_model)
-        digest = hashlib.sha256(name.encode()).digest()
-        words = np.frombuffer(digest[:16], "<u4").tolist()
-        rng = np.random.default_rng([self.seed, self.index, *words])
         values = keras.ops.convert_to_numpy(kernel) if model.needs_kernel else None
-        return model.sample(kernel_shape(layer, name.rpartition("/")[2]), rng, values)
+        return self.draw(name, kernel_shape(layer, name.rpartition("/")[2]), values)
+
+    def draw(self, name: str, shape: KernelShape, kernel: np.ndarray | None = None) -> Fault:
+        """Draws the fault of an array of cells by its name, as of a model's kernel.
+
+        Args:
+            name: any text; the draws follow from it, from the seed and from the index.
+            shape: the array's shape and crossbar.
+            kernel: the weights that are written there, where the fault model needs them.
+
+        Raises:
+            ValueError: if the chip was measured: its map has the kernels and no other cells.
+        """
+        if self.fault_model is None:
+            raise ValueError(
+                f"expected a chip with a fault model, to draw '{name}' from. Received: a measured "
+                "chip, of which only the map is known"
+            )
+        words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u4").tolist()
+        rng = np.random.default_rng([self.seed, self.index, *words])
+        return self.fault_model.sample(shape, rng, kernel)
 
     def program(self, model: keras.Model) -> "Programmed":
         """Writes this chip's faults into the model's fault masks, at once.

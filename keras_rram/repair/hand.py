@@ -208,7 +208,6 @@ class Repaired:
         self._before = [
             (variable, np.array(ops.convert_to_numpy(variable)))
             for variable in model.variables
-            if keras.backend.standardize_dtype(variable.dtype).startswith(("float", "bfloat"))
         ]
 
     def __enter__(self) -> keras.Model:

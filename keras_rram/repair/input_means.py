@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 from scipy.special import ndtr
 
+from keras_rram.chips.unrolling import crossbar_of
 from keras_rram.repair.batch_norm import normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.least_squares import sample
@@ -71,7 +72,9 @@ def known(hand: Hand) -> dict[str, Inputs]:
     Raises:
         ValueError: if the model is not a graph of layers, or has a layer of unknown effect.
     """
-    graph = hand.model
+    graph: Any = hand.model
+    if isinstance(graph, keras.Sequential):
+        graph = keras.Model(graph.inputs, graph.outputs)
     if not hasattr(graph, "_nodes_by_depth"):
         raise ValueError(
             f"expected a functional or Sequential model. Received: '{graph.name}' of type "
@@ -111,8 +114,6 @@ def _unrolled(layer: Any, values: np.ndarray, shape: tuple[int | None, ...]) -> 
 
 
 def _produced(layer: Any, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    from keras_rram.chips.unrolling import crossbar_of
-
     kernel = np.array(ops.convert_to_numpy(layer.kernel))
     mean, variance = inputs.output(matrices(crossbar_of(layer, "kernel", kernel.shape), kernel))
     bias = 0.0 if layer.bias is None else np.array(ops.convert_to_numpy(layer.bias))

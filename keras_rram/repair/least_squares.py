@@ -168,8 +168,11 @@ def bounded_solution(
 ) -> np.ndarray:
     """Returns the minimum of `w' gram w / 2 - moments' w` for `low <= w <= high`.
 
-    Weights that leave their range are fixed at its end, and the others solved for again, until none
-    leaves. That is a bound on the number of solutions and not always the exact minimum.
+    Weights that leave their range are fixed at its end, those whose gradient points back inside are
+    freed, and the free ones are solved for, until nothing changes: block pivoting, see Portugal,
+    Júdice and Vicente, "A comparison of block pivoting and interior-point algorithms for linear
+    least squares problems with nonnegative variables", Mathematics of Computation 63 (1994). It ends
+    after `_ROUNDS` in any case, with weights inside their ranges.
 
     Args:
         gram: positive definite matrix `(rows, rows)`.
@@ -180,16 +183,17 @@ def bounded_solution(
     weights = np.clip(np.zeros_like(moments), low, high)
     free = high > low
     for _ in range(_ROUNDS):
-        places = np.flatnonzero(free)
-        if not places.size:
-            break
-        fixed = np.flatnonzero(~free)
+        places, fixed = np.flatnonzero(free), np.flatnonzero(~free)
         right = moments[places] - gram[np.ix_(places, fixed)] @ weights[fixed]
         solution = np.linalg.solve(gram[np.ix_(places, places)], right)
         weights[places] = np.clip(solution, low[places], high[places])
         outside = (solution < low[places]) | (solution > high[places])
-        if not outside.any():
+        slope = gram @ weights - moments
+        inward = ((weights == low) & (slope < 0)) | ((weights == high) & (slope > 0))
+        freed = ~free & inward & (high > low)
+        if not outside.any() and not freed.any():
             break
         free[places[outside]] = False
+        if not outside.any():
+            free |= freed
     return weights
-
