@@ -99,7 +99,7 @@ class BatchNormRecalibration(Repair):
     """
 
     name: ClassVar[str] = "batch_norm"
-    tier: ClassVar[Tier] = "B"
+    access_tier: ClassVar[Tier] = "B"
 
     images: np.ndarray
     batch_size: int = 256

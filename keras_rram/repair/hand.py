@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_rram.chips.chip import Chip, erase
 from keras_rram.chips.unrolling import kernel_shape
-from keras_rram.faults import Fault
+from keras_rram.faults import Fault, StuckAtZero
 from keras_rram.layers import faulty_layers
 
 _TOLERANCE = 1e-5
@@ -124,17 +124,18 @@ class Hand:
 
     Attributes:
         model: the model.
-        chip: the chip; None where a repair need not know it.
+        chip: the chip; None for the model without faults, and for repairs that do not look at it.
+        layers: the model's Drop-Connect layers, by name.
         trained: kernel name -> the kernel as trained.
     """
 
     def __init__(self, model: keras.Model, chip: Chip | None, before: "Repaired"):
         self.model, self.chip, self._before = model, chip, before
-        self._layers = faulty_layers(model)
+        self.layers = faulty_layers(model)
         self._responses: dict[str, Response] | None = None
         self.trained = {
             f"{name}/{slot}": np.array(ops.convert_to_numpy(kernel))
-            for name, layer in self._layers.items()
+            for name, layer in self.layers.items()
             for slot, kernel in layer.kernels.items()
         }
 
@@ -142,11 +143,7 @@ class Hand:
     def responses(self) -> dict[str, Response]:
         """Kernel name -> what its places make of weights; repairs that move weights change it."""
         if self._responses is None:
-            if self.chip is None:
-                raise ValueError(
-                    "expected the chip, whose map this repair needs. Received: chip=None"
-                )
-            self._responses = responses(self.model, self.chip)
+            self._responses = responses(self.model, self.chip or self._no_chip())
         return self._responses
 
     @property
@@ -168,9 +165,20 @@ class Hand:
         finally:
             now.restore()
 
+    def _no_chip(self) -> Chip:
+        for name, layer in self.layers.items():
+            for mask in (*layer.fault_masks.values(), *layer.fault_offsets.values()):
+                values = ops.convert_to_numpy(mask)
+                if (values != (0 if mask.name.endswith("offset") else 1)).any():
+                    raise ValueError(
+                        "expected the chip, whose map this repair needs. Received: chip=None, "
+                        f"while layer '{name}' is programmed with faults"
+                    )
+        return Chip(StuckAtZero(0.0))
+
     def layer(self, name: str) -> Any:
         """Returns the layer of a kernel."""
-        return self._layers[_layer(name)]
+        return self.layers[_layer(name)]
 
     def crossbar(self, name: str) -> Any:
         """Returns the crossbar of a kernel."""

@@ -1,6 +1,7 @@
 """Repair from the chip's map alone, without any image of the chip."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,7 +52,7 @@ class MapCorrection(Repair):
     """
 
     name: ClassVar[str] = "map"
-    tier: ClassVar[Tier] = "C"
+    access_tier: ClassVar[Tier] = "C"
 
     images: np.ndarray | None = None
     moments: str = "both"
@@ -70,35 +71,67 @@ class MapCorrection(Repair):
 
     def apply(self, hand: Hand) -> None:
         """Corrects the statistics of batch normalization, and biases where there is none."""
-        inputs: dict[str, Inputs] = self.prepared(hand)
-        layers = faulty_layers(hand.model)
-        rates = expected_rates(layers)
         followers = normalizations(hand.model, required=False)
-        for name, layer in layers.items():
-            kernel, given = f"{name}/kernel", inputs[name]
-            crossbar = hand.crossbar(kernel)
-            on_chip = matrices(crossbar, np.float64(hand.effective(kernel)))
-            trained = matrices(crossbar, np.float64(hand.trained[kernel]))
-            mean, variance = (one.ravel() for one in given.output(on_chip))
-            usual, usual_variance = (one.ravel() for one in given.output(trained))
-            if given.follower is None:
+        for found in output_moments(hand, self.prepared(hand)):
+            follower, layer = followers.get(found.follower or ""), found.layer
+            if follower is None:
                 if layer.bias is not None:
-                    shift = mean - rates[name] * usual
-                    layer.bias.assign(layer.bias - shift.astype(np.float32))
-                continue
-            follower = followers[given.follower]
-            if self.images is not None:
-                bias = 0.0 if layer.bias is None else np.float64(ops.convert_to_numpy(layer.bias))
-                follower.moving_mean.assign(mean + bias)
+                    layer.bias.assign(layer.bias - found.shift.astype(np.float32))
+            elif self.images is None:
+                follower.moving_mean.assign(follower.moving_mean + found.shift)
                 if self.moments == "both":
-                    follower.moving_variance.assign(variance)
-                continue
-            follower.moving_mean.assign(follower.moving_mean + (mean - rates[name] * usual))
-            if self.moments == "both":
-                ratio = variance / np.maximum(rates[name] * usual_variance, 1e-30)
-                follower.moving_variance.assign(
-                    follower.moving_variance * np.maximum(ratio, _LEAST)
-                )
+                    follower.moving_variance.assign(follower.moving_variance * found.ratio)
+            else:
+                bias = 0.0 if layer.bias is None else np.float64(ops.convert_to_numpy(layer.bias))
+                follower.moving_mean.assign(found.mean + bias)
+                if self.moments == "both":
+                    follower.moving_variance.assign(found.variance)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OutputMoments:
+    """What a chip makes of the outputs of a layer, before its bias; arrays `(channels,)`.
+
+    Attributes:
+        layer: the layer.
+        follower: name of the batch normalization that takes the outputs, or None.
+        mean: mean on the chip.
+        variance: variance on the chip.
+        shift: `mean` less what training saw on average.
+        ratio: `variance` over what training saw on average.
+        lost: share of the channel's energy that the chip lost, `1 - |m w|^2 / |w|^2`.
+    """
+
+    layer: Any
+    follower: str | None
+    mean: np.ndarray
+    variance: np.ndarray
+    shift: np.ndarray
+    ratio: np.ndarray
+    lost: np.ndarray
+
+
+def output_moments(hand: Hand, inputs: Mapping[str, Inputs]) -> Iterator[OutputMoments]:
+    """Yields what the map says of each layer's outputs, in the order of the model."""
+    layers = faulty_layers(hand.model)
+    rates = expected_rates(layers)
+    for name, layer in layers.items():
+        kernel, given, rate = f"{name}/kernel", inputs[name], rates[name]
+        crossbar = hand.crossbar(kernel)
+        on_chip = matrices(crossbar, np.float64(hand.effective(kernel)))
+        trained = matrices(crossbar, np.float64(hand.trained[kernel]))
+        mean, variance = (one.ravel() for one in given.output(on_chip))
+        usual, usual_variance = (one.ravel() for one in given.output(trained))
+        energy = np.maximum((trained**2).sum(1), 1e-30)
+        yield OutputMoments(
+            layer,
+            given.follower,
+            mean,
+            variance,
+            mean - rate * usual,
+            np.maximum(variance / np.maximum(rate * usual_variance, 1e-30), _LEAST),
+            1 - ((on_chip**2).sum(1) / energy).ravel(),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +154,7 @@ class MeanRead(Repair):
     """
 
     name: ClassVar[str] = "mean_read"
-    tier: ClassVar[Tier] = "B"
+    access_tier: ClassVar[Tier] = "B"
 
     images: np.ndarray
 

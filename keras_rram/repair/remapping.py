@@ -121,7 +121,7 @@ class Remapping(Repair):
     """
 
     name: ClassVar[str] = "remap"
-    tier: ClassVar[Tier] = "C"
+    access_tier: ClassVar[Tier] = "C"
 
     rounds: int = _ROUNDS
     polarity: bool = True

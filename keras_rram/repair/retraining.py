@@ -49,7 +49,7 @@ class Retraining(Repair):
     """
 
     name: ClassVar[str] = "retraining"
-    tier: ClassVar[Tier] = "C"
+    access_tier: ClassVar[Tier] = "C"
 
     images: np.ndarray
     labels: np.ndarray

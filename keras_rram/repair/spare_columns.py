@@ -38,7 +38,7 @@ class SpareColumns(Repair):
     """
 
     name: ClassVar[str] = "spare_columns"
-    tier: ClassVar[Tier] = "C"
+    access_tier: ClassVar[Tier] = "C"
 
     columns: int = 4
     tile: tuple[int, int] = TILE

@@ -25,7 +25,7 @@ class Repair:
 
     Attributes:
         name: name in texts and results.
-        tier: the least access tier that has what the repair needs.
+        access_tier: the least access tier that has what the repair needs.
 
     Example:
 
@@ -37,14 +37,14 @@ class Repair:
     """
 
     name: ClassVar[str]
-    tier: ClassVar[Tier]
+    access_tier: ClassVar[Tier]
 
     def __call__(self, model: keras.Model, chip: Chip | None = None) -> Repaired:
         """Repairs a model that is programmed with a chip.
 
         Args:
             model: built model, programmed with `chip`.
-            chip: the chip; None will do for repairs of tier B, which do not look at it.
+            chip: the chip; None for the model without faults. Repairs of tier B do not look at it.
 
         Returns:
             A context manager that restores the model at the end.
@@ -121,9 +121,9 @@ class Sequence(Repair):
     parts: tuple[Repair, ...]
 
     @property
-    def tier(self) -> Tier:  # type: ignore[override]
+    def access_tier(self) -> Tier:  # type: ignore[override]
         """The highest tier of the parts."""
-        return max(part.tier for part in self.parts)
+        return max(part.access_tier for part in self.parts)
 
     def apply(self, hand: Hand) -> None:
         """Applies each part to what the one before left."""

@@ -144,5 +144,6 @@ def test_a_hand_writes_what_the_chip_makes_of_it_and_gives_the_healthy_model():
         np.testing.assert_array_equal(
             to_numpy(model.get_layer("one").kernels["kernel"]), trained
         )
-    with pytest.raises(ValueError, match="needs"):
+    assert set(Hand(model, None, Repaired(model)).responses) == set(chip.faults(model))
+    with chip.program(model), pytest.raises(ValueError, match="needs"):
         _ = Hand(model, None, Repaired(model)).responses

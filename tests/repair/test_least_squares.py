@@ -125,4 +125,4 @@ def test_options_and_text():
         "least_squares:images=24,ridge=0.5/"
     )
     joined = BatchNormRecalibration(images()).then(one)
-    assert joined.tier == "C" and joined.fingerprint.count("+") == 1
+    assert joined.access_tier == "C" and joined.fingerprint.count("+") == 1

@@ -128,7 +128,7 @@ def test_one_read_gives_the_means_that_follow_from_the_map():
     for name in expected:
         np.testing.assert_allclose(found[name][0], expected[name][0], rtol=1e-3, atol=1e-4)
         np.testing.assert_array_equal(found[name][1], before[name][1])
-    assert (MapCorrection().tier, MeanRead(data).tier) == ("C", "B")
+    assert (MapCorrection().access_tier, MeanRead(data).access_tier) == ("C", "B")
 
 
 def test_layers_of_unknown_effect_need_images():

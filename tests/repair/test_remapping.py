@@ -165,5 +165,6 @@ def test_options():
         Remapping(rounds=-1)
     with pytest.raises(ValueError, match="columns"):
         SpareColumns(0)
-    with pytest.raises(ValueError, match="needs"):
-        Remapping()(network())
+    model = network()
+    with Chip(PAIRS).program(model), pytest.raises(ValueError, match="needs"):
+        Remapping()(model)
