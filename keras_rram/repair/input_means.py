@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -9,12 +10,16 @@ import numpy as np
 from keras import ops
 from scipy.special import ndtr
 
+from keras_rram.chips.chip import Chip
 from keras_rram.chips.unrolling import crossbar_of
+from keras_rram.faults import StuckAtZero
 from keras_rram.repair.batch_norm import normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.least_squares import sample
 from keras_rram.repair.patches import check_layer, matrices, patches, positions
 from keras_rram.repair.sweep import walk
+
+_FIRST_CHIP = 1 << 30  # of a population of its own, that no evaluation takes its chips from
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,25 +45,51 @@ class Inputs:
         return mean, np.einsum("grc,grs,gsc->gc", weights, self.second, weights, optimize=True)
 
 
-def measured(hand: Hand, images: np.ndarray, samples: int, seed: int) -> dict[str, Inputs]:
-    """Measures the inputs of every Drop-Connect layer on the healthy model, by layer name.
+def measured(
+    hand: Hand, images: np.ndarray, samples: int, seed: int, chips: int = 0
+) -> dict[str, Inputs]:
+    """Measures the inputs of every Drop-Connect layer once, by layer name.
 
     Batch normalization takes the statistics of the images, as it does on a chip that is repaired.
+
+    Args:
+        hand: the model.
+        images: float images `(n, ...)`.
+        samples: output positions of a layer that are measured, at most.
+        seed: of the choice of positions, and of the chips.
+        chips: over how many chips the moments are averaged, drawn as Drop-Connect draws its masks;
+            0 for the healthy model.
     """
     rng = np.random.default_rng(seed)
-    moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    moments: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def meet(name: str, layer: Any, inputs: np.ndarray) -> None:
         check_layer(f"{name}/kernel", layer)
         chosen = sample(positions(layer, inputs.shape), samples, rng)
-        x = np.float64(patches(layer, inputs, chosen))
-        mean = x.mean(0)
-        x -= mean
-        moments[name] = mean, np.einsum("ngr,ngs->grs", x, x, optimize=True) / len(x)
+        x = np.moveaxis(patches(layer, inputs, chosen), 1, 0)
+        mean = x.mean(1, keepdims=True, dtype=np.float64)
+        x = np.ascontiguousarray(x - mean, np.float32)
+        second = np.ascontiguousarray(np.swapaxes(x, 1, 2)) @ x / x.shape[1]
+        moments.setdefault(name, []).append((mean[:, 0], np.float64(second)))
 
+    layers = normalizations(hand.model, required=False)
     with hand.healthy():
-        found = walk(hand.model, images, normalizations(hand.model, required=False), meet)
-    return {name: Inputs(*both, found.followers.get(name)) for name, both in moments.items()}
+        for index in range(max(chips, 1)):
+            with drop_connect_chip(hand, seed, index).program(hand.model) if chips else nullcontext():
+                found = walk(hand.model, images, layers, meet)
+    return {
+        name: Inputs(
+            *(np.mean([one[n] for one in parts], axis=0) for n in range(2)),
+            found.followers.get(name),
+        )
+        for name, parts in moments.items()
+    }
+
+
+def drop_connect_chip(hand: Hand, seed: int, index: int) -> Chip:
+    """Returns a chip at the largest drop rate of a model, for what is learned once for all chips."""
+    rate = max(1 - one for one in expected_rates(hand.layers).values())
+    return Chip(StuckAtZero(rate), seed, _FIRST_CHIP + index)
 
 
 def known(hand: Hand) -> dict[str, Inputs]:

@@ -7,18 +7,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rram.chips.chip import Chip
-from keras_rram.faults import StuckAtZero
 from keras_rram.repair.batch_norm import BatchNormRecalibration, normalizations
 from keras_rram.repair.hand import Hand, Repaired
-from keras_rram.repair.input_means import Inputs, expected_rates, known
+from keras_rram.repair.input_means import Inputs, drop_connect_chip, known
 from keras_rram.repair.map_correction import output_moments
 from keras_rram.repair.steps import Repair, Tier
 
 _FEATURES = 5
 _WIDTH = 32
 _EPOCHS = 60
-_FIRST_CHIP = 1 << 30  # of a population of its own, that no evaluation takes its chips from
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,11 +57,10 @@ class LearnedCorrection(Repair):
         """Trains the network on chips of its own."""
         inputs = known(hand)
         features, targets = [], []
-        rate = max(float(1 - one) for one in expected_rates(hand.layers).values())
         recalibrate = BatchNormRecalibration(self.images)
         with hand.healthy():
             for index in range(self.chips):
-                chip = Chip(StuckAtZero(rate), self.seed, _FIRST_CHIP + index)
+                chip = drop_connect_chip(hand, self.seed, index)
                 with chip.program(hand.model):
                     one = Hand(hand.model, chip, Repaired(hand.model))
                     seen = _summaries(one, inputs)

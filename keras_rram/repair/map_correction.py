@@ -41,7 +41,8 @@ class MapCorrection(Repair):
         images: training images `(n, ...)` that the healthy model is measured with; or None.
         moments: "both", or "mean" for the shift alone.
         samples: output positions of a layer that are measured, at most.
-        seed: of the choice of positions.
+        seed: of the choice of positions, and of the chips.
+        chips: measure on so many chips that Drop-Connect might draw; 0 for the healthy model.
 
     Example:
 
@@ -56,8 +57,9 @@ class MapCorrection(Repair):
 
     images: np.ndarray | None = None
     moments: str = "both"
-    samples: int = 20_000
+    samples: int = 10_000
     seed: int = 0
+    chips: int = 0
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -67,7 +69,7 @@ class MapCorrection(Repair):
         """Returns what comes into each layer."""
         if self.images is None:
             return known(hand)
-        return measured(hand, check_images(hand.model, self.images), self.samples, self.seed)
+        return measured(hand, check_images(hand.model, self.images), self.samples, self.seed, self.chips)
 
     def apply(self, hand: Hand) -> None:
         """Corrects the statistics of batch normalization, and biases where there is none."""
