@@ -1,10 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, locks, and digests of arrays."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+
+import filelock
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -29,3 +33,29 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock(path: str | os.PathLike) -> filelock.BaseFileLock:
+    """Locks a file until the process ends or calls `release`, on every operating system.
+
+    Args:
+        path: a file of its own for the lock; it is made, and may stay.
+
+    Raises:
+        BlockingIOError: if another process, or another part of this one, holds it.
+    """
+    held = filelock.FileLock(path)
+    try:
+        held.acquire(blocking=False)
+    except filelock.Timeout:
+        raise BlockingIOError(f"'{path}' is held by another process.") from None
+    return held
+
+
+def array_sha256(*arrays: np.ndarray) -> str:
+    """Returns the SHA-256 of arrays: types, shapes and values."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

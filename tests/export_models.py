@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_rram import Chip, StuckAtZero, layers
-from keras_rram.export import TFLitePatcher
+from keras_rram.export import PatchableModel
 
 SHAPE = (12, 12, 2)
 
@@ -73,6 +73,6 @@ def model() -> keras.Model:
 
 
 @functools.cache
-def patcher(quantization: str) -> TFLitePatcher:
+def patchable(quantization: str) -> PatchableModel:
     calibration = images() if quantization in ("int8", "int16x8") else None
-    return TFLitePatcher.from_model(model(), quantization, calibration)
+    return PatchableModel.convert(model(), quantization, calibration)

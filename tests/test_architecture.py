@@ -13,6 +13,7 @@ PACKAGE = ROOT / "keras_rram"
 # Room -> rooms of the package that it may import, itself aside.
 ARROWS = {
     "files": set(),
+    "quiet": set(),
     "faults": set(),
     "layers": set(),
     "data": set(),
@@ -21,16 +22,18 @@ ARROWS = {
     "hardware": {"chips", "faults", "files", "layers"},
     "models": {"layers"},
     "training": {"chips", "data", "faults", "files", "layers", "noise"},
-    "repair": {"chips", "data", "faults", "layers"},
-    "export": {"chips", "faults", "files", "hardware", "layers"},
+    "repair": {"chips", "data", "faults", "files", "layers"},
+    "export": {"chips", "data", "faults", "files", "hardware", "layers", "quiet"},
     "evaluation": {
         "chips",
+        "data",
         "export",
         "faults",
         "files",
         "hardware",
         "layers",
         "noise",
+        "quiet",
         "repair",
     },
     "plots": {"evaluation", "files", "hardware"},

@@ -1,1 +1,20 @@
-"""Command line tools; `tools/<name>.py` runs as `python -m tools.<name>`."""
+"""Command line tools: `keras-rram NAME`, or in a clone `python -m tools.MODULE`."""
+
+COMMANDS = {
+    "demo": "demo",
+    "train": "train",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "merge": "merge",
+    "variance": "variance",
+    "export": "export_tflite",
+    "inspect": "inspect_tflite",
+    "export-micro": "export_micro",
+    "export-models": "export_models",
+    "faults": "compare_faults",
+    "levels": "levels",
+    "quantize": "quantize",
+    "reproduce": "reproduce",
+    "benchmark": "benchmark",
+}
+"""Name of the command -> module here."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 FOLDER = pathlib.Path(__file__).parent / "benchmarks"
@@ -30,7 +30,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if FLAGS.suite is None:
         raise ValueError(f"--suite is missing: one of {SUITES}.")
-    for name, value in importlib.import_module(f"tools.benchmarks.{FLAGS.suite}").run(FLAGS.quick):
+    suite = importlib.import_module(f".benchmarks.{FLAGS.suite}", __package__)
+    for name, value in suite.run(FLAGS.quick):
         print(f"{name}: {value:.4g}", flush=True)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from tools import cli
+from . import cli
 
 CHECKS = (
     ("lint", ["ruff", "check", "."]),

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -77,17 +78,11 @@ def _choose_backend() -> None:
 
 def _import_keras_quietly() -> None:
     """Imports Keras and its backend without the start-up messages, which no setting stops."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import keras
+    # By its path: by its name it would come with the package, and so after Keras.
+    with runpy.run_path(str(ROOT / "keras_rram" / "quiet.py"))["held_stderr"]():
+        import keras
 
-            keras.ops.zeros(())
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+        keras.ops.zeros(())
 
 
 def fail(message: str, code: int = 1) -> None:

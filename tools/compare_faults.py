@@ -27,7 +27,7 @@ from typing import Any
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 
@@ -92,8 +92,8 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np
 
     from keras_rram import data
-    from keras_rram.evaluation import run_population
-    from keras_rram.evaluation.arguments import check_data
+    from keras_rram.evaluation import evaluate_rates
+    from keras_rram.evaluation.population import check_data
     from keras_rram.faults import at_rate, spec
     from keras_rram.plots import faults as plots_faults
 
@@ -110,13 +110,13 @@ def main(argv: Sequence[str]) -> None:
     results: dict[str, Any] = {}
     for number, (name, fault_model) in enumerate(models.items()):
         print(f"{name} ({number + 1} of {len(models)}): {texts[name]}", flush=True)
-        found = run_population(
+        found = evaluate_rates(
             model,
             fault_model,
-            FLAGS.chips,
+            rates,
             test,
+            FLAGS.chips,
             seed=FLAGS.seed,
-            rates=rates,
             out=str(folder / "chips" / re.sub(r"\W+", "_", name).strip("_")),
             resume=FLAGS.resume,
             jobs=FLAGS.jobs,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 

@@ -50,8 +50,8 @@ from typing import Any
 
 from absl import flags
 
-from tools import cli
-from tools.population_report import compare, report, write
+from . import cli
+from .population_report import compare, report, write
 
 FLAGS = flags.FLAGS
 
@@ -128,10 +128,10 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
     if FLAGS.compare_with and FLAGS.target_half_width is not None:
         raise ValueError("--compare_with needs all images of each chip: no --target_half_width.")
     from keras_rram.evaluation import load_run
-    from keras_rram.evaluation.arguments import check_data
     from keras_rram.evaluation.comparison import check_same_chips
-    from keras_rram.evaluation.fingerprint import array_sha256
+    from keras_rram.evaluation.population import check_data
     from keras_rram.faults import spec
+    from keras_rram.files import array_sha256
 
     array = _array()
     dataset, data, options = _data()
@@ -162,11 +162,11 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
         "repair_images": None if FLAGS.repair == "none" else FLAGS.repair_images,
     }
     write(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    for result, reason in zip(found.results, found.reasons, strict=True):
+    for result in found:
         answers = sum(chip.total for chip in result.chips)
         print(
-            f"{result.rate:.4g}: {len(result.chips):,} chips, {answers:,} answers ({reason}), "
-            f"engine {found.engine}."
+            f"{result.rate:.4g}: {len(result.chips):,} chips, {answers:,} answers "
+            f"({result.reason}), engine {found.engine}."
         )
     report(found.results, thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None)
     is_whole = not found.interrupted
@@ -180,9 +180,9 @@ def _evaluate(fault_model: Any, rates: list[float] | None, thresholds: list[floa
 
 
 def _run(model: Any, data: tuple[Any, Any], folder: pathlib.Path, options: dict[str, Any]) -> Any:
-    from keras_rram.evaluation import run_population
+    from keras_rram.evaluation import evaluate_rates
 
-    return run_population(
+    return evaluate_rates(
         model,
         chips=FLAGS.chips,
         data=data,
@@ -242,7 +242,7 @@ def _on_arrays(model: Any, array: Any, dataset: Any) -> Any:
 
 
 def _data() -> tuple[Any, tuple[Any, Any], dict[str, Any]]:
-    """Returns the dataset, test images and labels, and what else `run_population` takes of it."""
+    """Returns the dataset, test images and labels, and what else `evaluate_rates` takes of it."""
     from keras_rram import data
 
     if FLAGS["repair_images"].present and FLAGS.repair == "none":

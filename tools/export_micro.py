@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 
@@ -36,9 +36,10 @@ def main(argv: Sequence[str]) -> None:
     """Checks and writes as the flags say."""
     del argv
     from keras_rram import data
+    from keras_rram.export.c_source import c_array
     from keras_rram.export.flatbuffer import read
-    from keras_rram.export.micro import c_array, run_micro
-    from keras_rram.export.report import read_sidecar
+    from keras_rram.export.micro import run_micro
+    from keras_rram.export.sidecar import read_sidecar
     from keras_rram.files import written_whole
 
     if not FLAGS.tflite:

@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 
@@ -62,6 +62,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     from keras_rram import Chip, data
     from keras_rram.export import Thresholds, export_tflite
+    from keras_rram.export.sidecar import FORMAT
     from keras_rram.faults import at_rate
     from keras_rram.files import written_whole
 
@@ -104,11 +105,12 @@ def main(argv: Sequence[str]) -> None:
         records.append(
             {"file": name, "quantization": each.quantization, "rate": each.rate}
             | {"training": _training(each.model)}
-            | {key: value for key, value in report.summary().items() if key != "file"}
+            | {k: v for k, v in report.summary().items() if k not in ("file", "format")}
         )
         found = records[-1]["verification"]
         print(f"{name}: {report.size:,} bytes, accuracy {found['accuracy']:.2%}")
     index = {
+        "format": FORMAT,
         "command": command,
         "commit": cli.commit(),
         "data": dataset.name,

@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     from keras_rram.export.flatbuffer import read
     from keras_rram.export.reading import changed_weights, summarize
-    from keras_rram.export.report import read_sidecar
+    from keras_rram.export.sidecar import read_sidecar
 
     if not FLAGS.tflite:
         raise ValueError("no file is named: python -m tools.inspect_tflite FILE.")
@@ -95,13 +95,13 @@ def _origin(sidecar: dict[str, Any] | None, tflite: bytes) -> str:
 
 def _write_map(base: bytes | None, tflite: bytes) -> None:
     from keras_rram import Chip
-    from keras_rram.export import TFLitePatcher, faults_from_files
-    from keras_rram.export.report import read_sidecar
+    from keras_rram.export import PatchableModel
+    from keras_rram.export.sidecar import read_sidecar
 
     model = cli.load_model(FLAGS.model)
     sidecar = read_sidecar(FLAGS.base) or {}
-    patcher = TFLitePatcher(model, base or b"", sidecar.get("gains"))
-    chip = Chip(measured=faults_from_files(patcher.tflite, tflite, patcher.places))
+    patchable = PatchableModel(model, base or b"", sidecar.get("gains"))
+    chip = Chip(measured=patchable.faults_in(tflite))
     chip.save(pathlib.Path(FLAGS.map), model)
     print(f"Faults written to {FLAGS.map}.")
 

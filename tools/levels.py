@@ -16,11 +16,10 @@ import io
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 
@@ -65,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
     from keras_rram import data
     from keras_rram.evaluation.population import evaluate_population
-    from keras_rram.export.levels import METHODS, quantize_levels
+    from keras_rram.export.kernel_levels import METHODS, quantize_levels
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
 
@@ -90,11 +89,11 @@ def main(argv: Sequence[str]) -> None:
         else:
             held = quantize_levels(model, number, method, FLAGS.per_channel)
         for quantization in FLAGS.quantizations:
-            result: Any = evaluate_population(
+            result = evaluate_population(
                 held,
                 fault_model,
-                FLAGS.chips,
                 images,
+                FLAGS.chips,
                 engine="litert",
                 seed=FLAGS.seed,
                 quantization=quantization,

@@ -51,12 +51,8 @@ def report(
 ) -> None:
     """Prints the table and writes everything that is made of the chips' records."""
     from keras_rram.evaluation.tables import population_table
-    from keras_rram.faults import deserialize, spec
 
-    rows = [
-        result.summary(yield_at=thresholds) | {"fault_model": spec(deserialize(result.fault_model))}
-        for result in results
-    ]
+    rows = [result.summary(yield_at=thresholds) for result in results]
     print(f"Fault model: {rows[0]['fault_model']}" + (" ..." if len(rows) > 1 else ""))
     print(population_table(rows, thresholds))
     if bootstrap_seed is not None:

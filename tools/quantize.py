@@ -1,7 +1,7 @@
 r"""Compares post-training and quantization-aware int8 files on a population of chips.
 
 Files, each patched for the same chips: of the model as it is, in float32 and in int8, calibrated
-fault-free and again on some chips (`--calibration_chips`, of another seed than those that are
+fault-free and again on some chips (`--calibration_chips`, never those that are
 evaluated); int8 of the model trained on in float for some epochs, for a fair comparison; and of the
 model trained on for as many epochs with the rounding of int8 in its forward pass. Drop-Connect
 stays on in both trainings:
@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     import tqdm
 
     from keras_rram import data, faulty_layers, population
-    from keras_rram.export import LiteRTModel, TFLitePatcher
+    from keras_rram.export import LiteRTModel
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
 
@@ -96,19 +96,18 @@ def main(argv: Sequence[str]) -> None:
 
     accuracies: dict[str, list[float]] = {}
     fault_free: dict[str, float] = {}
-    for name, trained, tflite in _files(model, fault_model, *train):
-        patcher = TFLitePatcher(trained, tflite)
+    for name, trained, patchable in _files(model, fault_model, *train):
         found = [
-            accuracy(patcher.patch_chip(chip, trained))
+            accuracy(patchable.patch(chip.faults(trained)))
             for chip in tqdm.tqdm(chips, unit="chip", desc=name)
         ]
         accuracies[name] = found
-        fault_free[name] = accuracy(tflite)
+        fault_free[name] = accuracy(patchable.tflite)
     rows = [_row(name, fault_free[name], accuracies) for name in accuracies]
     with written_whole(folder / "model.keras") as temporary:
         trained.save(temporary)
     with written_whole(folder / "base.tflite") as temporary:
-        temporary.write_bytes(tflite)
+        temporary.write_bytes(patchable.tflite)
     content = {
         "command": cli.command(),
         "commit": cli.commit(),
@@ -168,19 +167,19 @@ def _row(name: str, fault_free: float, accuracies: dict[str, list[float]]) -> Ro
 
 def _files(
     model: Any, fault_model: Any, images: Any, labels: Any
-) -> Iterator[tuple[str, Any, bytes]]:
-    """Yields name, model and fault-free file of each; the last is the quantization-aware one."""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yields name, model and converted model of each; the last is the quantization-aware one."""
     import keras
 
     from keras_rram import population, set_drop_rate
-    from keras_rram.export import convert_fault_free, quantization_aware_train
+    from keras_rram.export import PatchableModel, quantization_aware_train
 
-    yield _FLOAT, model, convert_fault_free(model, "float32")
-    yield _PLAIN, model, convert_fault_free(model, "int8", images)
+    yield _FLOAT, model, PatchableModel.convert(model, "float32")
+    yield _PLAIN, model, PatchableModel.convert(model, "int8", images)
     if FLAGS.calibration_chips:
-        others = population(fault_model, FLAGS.calibration_chips, seed=FLAGS.seed + 1)
-        tflite = convert_fault_free(model, "int8", images, calibration_chips=others)
-        yield f"int8, calibrated on {len(others)} chips", model, tflite
+        others = population(fault_model, FLAGS.calibration_chips, FLAGS.seed, stream="calibration")
+        joined = PatchableModel.convert(model, "int8", images, calibration_chips=others)
+        yield f"int8, calibrated on {len(others)} chips", model, joined
     keras.utils.set_random_seed(FLAGS.seed)
     longer = keras.models.clone_model(model)
     longer.set_weights(model.get_weights())
@@ -189,7 +188,7 @@ def _files(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     longer.compile(keras.optimizers.Adam(FLAGS.learning_rate), loss)
     longer.fit(images, labels, FLAGS.batch_size, FLAGS.epochs, verbose=0)
-    yield "int8, trained on in float", longer, convert_fault_free(longer, "int8", images)
+    yield "int8, trained on in float", longer, PatchableModel.convert(longer, "int8", images)
     result = quantization_aware_train(
         model,
         images,
@@ -200,7 +199,7 @@ def _files(
         FLAGS.drop_rate,
         FLAGS.seed,
     )
-    yield "int8, quantization-aware", result.model, result.tflite
+    yield "int8, quantization-aware", result.model, PatchableModel(result.model, result.tflite)
 
 
 def _draw(

@@ -10,9 +10,11 @@ with the study's 200 epochs on a GPU, with the JAX backend:
 
 `--panel` takes panels (2A-2C, 3A-3C, S1A-S1E, 4A-4F, all: see `keras_rram.study.panels.PANELS`) and
 groups of them: mnist, cifar10, architectures, all_panels. The same command continues what was
-killed or is missing, and repeats nothing. `--protocol=published` trains and evaluates as the
-study's code did. `--publish=docs` copies the small results to `docs/reproduction/` and rebuilds
-`docs/reproduction.md`; with `--panel=` (none) it does nothing else.
+killed or is missing, and repeats nothing (`--noresume` refuses a folder that holds a run); a panel
+that fails does not stop the others. `--seeds=0,1,2` trains each panel with each seed.
+`--protocol=published` trains and evaluates as the study's code did, `--method` in another way than
+the study. `--publish=docs` copies the small results to `docs/reproduction/` and rebuilds
+`docs/reproduction.md`, its appendix and its table; with `--panel=` (none) it does nothing else.
 """
 
 from collections.abc import Sequence
@@ -21,15 +23,17 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("panel", ["2A"], "Panels, or groups of them.")
-flags.DEFINE_enum("scale", "short", ["smoke", "short", "paper"], "How large.")
+flags.DEFINE_enum("scale", "short", ["smoke", "short", "long", "paper"], "How large.")
 flags.DEFINE_enum("protocol", "text", ["text", "published"], "As the study says, or as it did.")
 flags.DEFINE_string("network", None, "strided or published for MNIST; default: by scale.")
-flags.DEFINE_integer("seed", 0, "Seed of weights, images, masks and chips.", lower_bound=0)
+flags.DEFINE_string("method", "study", "How to train: a name in keras_rram.study.METHODS.")
+flags.DEFINE_list("seeds", ["0"], "Seeds of weights, images and masks; each is a run.")
+flags.DEFINE_bool("resume", True, "Go on with runs that were stopped, keep those finished.")
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
 flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
 flags.DEFINE_integer("jobs", 1, "Processes for the populations; -1 for one on each core.")
@@ -42,26 +46,28 @@ flags.DEFINE_enum("device", None, ["cpu", "gpu"], "Where to compute; default: a 
 def main(argv: Sequence[str]) -> None:
     """Runs the panels and publishes them, as the flags say."""
     del argv
-    from keras_rram.study import Run, run_panel
-    from keras_rram.study import panels as experiments
+    from keras_rram.study import run_panel
 
-    runs = []
-    for name in _panels(experiments):
-        panel = experiments.PANELS[name]
-        network = FLAGS.network or experiments.default_network(panel, FLAGS.scale)
-        how = experiments.setup(panel, FLAGS.scale, FLAGS.protocol, network)
-        runs.append(Run(panel, how, FLAGS.scale, FLAGS.protocol, network, FLAGS.seed))
+    runs, failed = _runs(), []
     for run in (bar := tqdm(runs, desc="panels", disable=not runs)):
         bar.set_postfix_str(run.name)
-        record = run_panel(
-            run,
-            FLAGS.out,
-            FLAGS.data_dir,
-            FLAGS.download,
-            {"command": _command(run), "commit": cli.commit()},
-            verbose=2,
-            jobs=FLAGS.jobs,
-        )
+        try:
+            record = run_panel(
+                run,
+                FLAGS.out,
+                FLAGS.data_dir,
+                FLAGS.download,
+                {"command": _command(run), "commit": cli.commit()},
+                verbose=2,
+                jobs=FLAGS.jobs,
+                resume=FLAGS.resume,
+            )
+        except (ValueError, FileNotFoundError) as error:
+            if len(runs) == 1:
+                raise
+            failed.append(run.name)
+            tqdm.write(f"{run.name}: {error}")
+            continue
         tqdm.write(_line(record))
     if runs:
         print(f"Results: {FLAGS.out}/")
@@ -69,6 +75,28 @@ def main(argv: Sequence[str]) -> None:
         from keras_rram.study import publish
 
         print(f"Page: {publish(FLAGS.out, FLAGS.publish)}")
+    if failed:
+        cli.fail(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+def _runs() -> list[Any]:
+    """Returns what the flags name: each panel with each seed."""
+    from keras_rram.study import METHODS, Run
+    from keras_rram.study import panels as experiments
+    from keras_rram.study.setups import default_network, setup
+
+    if FLAGS.method not in METHODS:
+        raise ValueError(f"--method must be one of {list(METHODS)}. Received: {FLAGS.method!r}")
+    if not all(seed.isdecimal() for seed in FLAGS.seeds):
+        raise ValueError(f"--seeds must be integers from 0 on. Received: {FLAGS.seeds}")
+    runs = []
+    for name in _panels(experiments):
+        panel = experiments.PANELS[name]
+        network = FLAGS.network or default_network(panel, FLAGS.scale)
+        how = setup(panel, FLAGS.scale, FLAGS.protocol, network)
+        for seed in map(int, FLAGS.seeds):
+            runs.append(Run(panel, how, FLAGS.scale, FLAGS.protocol, network, seed, FLAGS.method))
+    return runs
 
 
 def _panels(experiments: Any) -> list[str]:
@@ -87,7 +115,8 @@ def _panels(experiments: Any) -> list[str]:
 def _command(run: Any) -> str:
     """Returns the command of one panel, without this machine's paths."""
     parts = [f"python -m tools.reproduce --panel={run.panel.name} --scale={run.scale}"]
-    parts += [f"--protocol={run.protocol} --network={run.network} --seed={run.seed}"]
+    parts += [f"--protocol={run.protocol} --network={run.network} --seeds={run.seed}"]
+    parts += [f"--method={run.method}"] if run.method != "study" else []
     if run.scale != "smoke":
         parts.append("--data_dir=DIR")
     return " ".join(parts)

@@ -29,7 +29,7 @@ from typing import Any
 
 from absl import flags
 
-from tools import cli
+from . import cli
 
 FLAGS = flags.FLAGS
 

@@ -1,7 +1,17 @@
 """Chips: replayable sets of faults, one for each kernel of a model."""
 
 from keras_rram.chips.audit import Audit, audit
-from keras_rram.chips.chip import Chip, Programmed, erase, population
+from keras_rram.chips.chip import STREAMS, Chip, Programmed, erase, population, program
 from keras_rram.chips.unrolling import kernel_shape
 
-__all__ = ["Audit", "Chip", "Programmed", "audit", "erase", "kernel_shape", "population"]
+__all__ = [
+    "STREAMS",
+    "Audit",
+    "Chip",
+    "Programmed",
+    "audit",
+    "erase",
+    "kernel_shape",
+    "population",
+    "program",
+]

@@ -14,27 +14,35 @@ import keras
 import numpy as np
 
 from keras_rram import faults
+from keras_rram.chips.fault_map import OFFSET, match_map, parse_map
 from keras_rram.chips.unrolling import kernel_shape
 from keras_rram.faults import Fault, FaultModel, KernelShape
 from keras_rram.files import written_whole
 from keras_rram.layers import faulty_layers
 
+STREAMS = ("evaluation", "training", "validation", "calibration")
+"""What chips are drawn for: those of two streams share no randomness, whatever their seeds."""
+
 _IDENTITY = "__chip__"
-_OFFSET = ":offset"
+_IDENTITY_LIMIT = 1 << 32  # one word of a generator's key each
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """One manufactured device: what it does to every kernel of a model, always the same.
 
-    The random generator of each kernel is derived from (seed, index, layer name) alone. So any chip
-    can be replayed alone, in any order, in any process and on any Keras backend, bit for bit.
+    The random generator of each kernel is derived from (stream, seed, index, layer name) alone. So
+    any chip can be replayed alone, in any order, in any process and on any Keras backend, bit for
+    bit. Chips are equal if their identities are, and what was measured.
 
     Attributes:
         fault_model: what its faults are drawn from; None for a measured chip.
-        seed: seed of the population that the chip belongs to, a non-negative integer.
-        index: number of the chip in its population, from 0.
+        seed: seed of the population that the chip belongs to, an integer in `[0, 2 ** 32)`.
+        index: number of the chip in its population, from 0, below `2 ** 32`.
         measured: kernel name -> fault, for a chip loaded from a map; None for a sampled chip.
+        stream: what the chip is for, one of `STREAMS`. A model that is trained, selected or
+            calibrated on chips never meets them again in its evaluation: no chip of one stream is
+            one of another, and callbacks take theirs from the stream of their purpose.
 
     Example:
 
@@ -48,24 +56,42 @@ class Chip:
     fault_model: FaultModel | None = None
     seed: int = 0
     index: int = 0
-    measured: Mapping[str, Fault] | None = dataclasses.field(default=None, repr=False)
+    # Not hashed: two chips that are equal have one hash all the same.
+    measured: Mapping[str, Fault] | None = dataclasses.field(default=None, repr=False, hash=False)
+    stream: str = dataclasses.field(default="evaluation", kw_only=True)
 
     def __post_init__(self) -> None:
         """Checks the identity."""
         for name in ("seed", "index"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"`{name}` must be an integer >= 0. Received: {name}={value!r}")
+            is_integer = isinstance(value, int) and not isinstance(value, bool)
+            if not is_integer or not 0 <= value < _IDENTITY_LIMIT:
+                raise ValueError(
+                    f"`{name}` must be an integer >= 0 and below 2 ** 32. "
+                    f"Received: {name}={value!r}"
+                )
+        if self.stream not in STREAMS:
+            raise ValueError(f"`stream` must be one of {STREAMS}. Received: {self.stream!r}")
         if self.fault_model is None and self.measured is None:
             raise ValueError(
                 "A chip needs a fault model to draw its faults from, or measured faults. "
                 "Received neither: use Chip(StuckAtZero(0.2)) or Chip.load(path)."
             )
 
+    def __repr__(self) -> str:
+        """Returns the identity; of the stream only another one than that of evaluation."""
+        what = "measured" if self.fault_model is None else repr(self.fault_model)
+        stream = "" if self.stream == "evaluation" else f", stream={self.stream!r}"
+        return f"Chip({what}, seed={self.seed}, index={self.index}{stream})"
+
     def faults(
         self, model: keras.Model, written: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, Fault]:
         """Returns the fault of each kernel of `model`, by kernel name (`layer/kernel`).
+
+        A fault carries the scale of its layer: with `DropConnect(rescale=True)` healthy weights are
+        scaled by `1 / (1 - fault rate)`, the fault model's rate or the achieved one of a measured
+        kernel. Values that weights are stuck at stay as they are.
 
         Args:
             model: built model with Drop-Connect layers.
@@ -76,13 +102,26 @@ class Chip:
             ValueError: if the model has no Drop-Connect layer, or if a measured map has an unknown
                 layer or an array of another shape than the kernel's.
         """
-        kernels = _kernels(model)
+        kernels, layers = _kernels(model), faulty_layers(model)
         if self.measured is not None:
-            return _match(self.measured, kernels)
-        layers = faulty_layers(model)
+            held = match_map(self.measured, kernels)
+        else:
+            held = {
+                name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
+                for name, kernel in (kernels if written is None else written).items()
+            }
+        scales = self.scales(model)
         return {
-            name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
-            for name, kernel in (kernels if written is None else written).items()
+            name: dataclasses.replace(fault, scale=scales[name]) for name, fault in held.items()
+        }
+
+    def scales(self, model: keras.Model) -> dict[str, float]:
+        """Returns the scale that each of `faults(model)` carries, without drawing any."""
+        kernels, layers = _kernels(model), faulty_layers(model)
+        held = kernels if self.measured is None else match_map(self.measured, kernels)
+        return {
+            name: self.healthy_scale(layers[name.rpartition("/")[0]], self.fault_model or fault)
+            for name, fault in held.items()
         }
 
     def _sample(self, name: str, kernel: Any, layer: Any) -> Fault:
@@ -94,7 +133,7 @@ class Chip:
         """Draws the fault of an array of cells by its name, as of a model's kernel.
 
         Args:
-            name: any text; the draws follow from it, from the seed and from the index.
+            name: any text; the draws follow from it and from the chip's identity.
             shape: the array's shape and crossbar.
             kernel: the weights that are written there, where the fault model needs them.
 
@@ -106,16 +145,19 @@ class Chip:
                 f"expected a chip with a fault model, to draw '{name}' from. Received: a measured "
                 "chip, of which only the map is known"
             )
-        words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u4").tolist()
-        rng = np.random.default_rng([self.seed, self.index, *words])
-        return self.fault_model.sample(shape, rng, kernel)
+        return self.fault_model.sample(shape, np.random.default_rng(self._key(name)), kernel)
+
+    def _key(self, name: str) -> list[int]:
+        """Returns the seed words of a kernel's generator."""
+        if self.stream == "evaluation":
+            words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u4").tolist()
+            return [self.seed, self.index, *words]
+        # Eight words of a digest, where evaluation has six: no seed of one is a seed of another.
+        identity = f"{self.stream}/{self.seed}/{self.index}/{name}"
+        return np.frombuffer(hashlib.sha256(identity.encode()).digest(), "<u4").tolist()
 
     def program(self, model: keras.Model) -> "Programmed":
         """Writes this chip's faults into the model's fault masks, at once.
-
-        Layers with `DropConnect(rescale=True)` get their healthy weights scaled by
-        `1 / (1 - fault rate)`: the fault model's rate, or the achieved one of a measured kernel.
-        Values that weights are stuck at stay as they are.
 
         Args:
             model: a built model with Drop-Connect layers.
@@ -124,25 +166,15 @@ class Chip:
             A context manager that gives the model back what was programmed before, also when its
             block raises. Without `with` the chip stays until `erase` or the next chip.
         """
-        new = self.faults(model)
-        programmed = Programmed(model)
-        layers = faulty_layers(model)
-        if any(fault.offset is not None for fault in new.values()):
-            _add_offsets(model)
-        for name, layer in layers.items():
-            for slot in layer.kernels:
-                fault = new.get(f"{name}/{slot}")
-                _write(layer, slot, fault, self.healthy_scale(layer, fault))
-        return programmed
+        return program(model, self.faults(model))
 
-    def healthy_scale(self, layer: Any, fault: Fault | None) -> float:
-        """Returns the factor on a layer's healthy weights: 1, unless the layer rescales."""
-        if fault is None or not layer.drop_connect.rescale:
+    def healthy_scale(self, layer: Any, fault: Any) -> float:
+        """Returns the factor on a layer's healthy weights, given what has the fault rate."""
+        if not layer.drop_connect.rescale:
             return 1.0
-        rate = fault.rate if self.fault_model is None else self.fault_model.rate
-        if rate >= 1:
+        if fault.rate >= 1:
             raise ValueError(f"Layer '{layer.name}' has no healthy weight left to rescale.")
-        return 1.0 / (1.0 - rate)
+        return 1.0 / (1.0 - fault.rate)
 
     def save(self, path: str | os.PathLike, model: keras.Model | None = None) -> None:
         """Saves the chip as an `.npz` file.
@@ -160,6 +192,7 @@ class Chip:
             "fault_model": None if self.fault_model is None else faults.serialize(self.fault_model),
             "seed": self.seed,
             "index": self.index,
+            "stream": self.stream,
         }
         arrays = {_IDENTITY: np.array(json.dumps(identity, sort_keys=True))}
         held = self.faults(model) if model is not None else dict(self.measured or {})
@@ -167,7 +200,7 @@ class Chip:
             binary = np.isin(fault.mask, (0, 1)).all()
             arrays[name] = fault.mask.astype(np.uint8) if binary else fault.mask
             if fault.offset is not None:
-                arrays[name + _OFFSET] = fault.offset
+                arrays[name + OFFSET] = fault.offset
         with written_whole(path) as temporary:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
@@ -201,7 +234,7 @@ class Chip:
             identity = json.loads(str(arrays.pop(_IDENTITY))) if _IDENTITY in arrays else None
         except json.JSONDecodeError as error:
             raise ValueError(f"'{path}' has a damaged chip identity: {error}") from error
-        measured = _parse_map(arrays, path, is_map=identity is None)
+        measured = parse_map(arrays, path, is_map=identity is None)
         if identity is None:
             chip = cls(measured=measured)
         else:
@@ -211,6 +244,7 @@ class Chip:
                 seed=identity["seed"],
                 index=identity["index"],
                 measured=measured or None,
+                stream=identity["stream"],
             )
         if model is not None:
             chip.faults(model)
@@ -218,10 +252,14 @@ class Chip:
 
 
 class Programmed:
-    """What a model's masks were before; gives them back at the end of a `with` block."""
+    """What a model's masks were before; gives them back at the end of a `with` block.
 
-    def __init__(self, model: keras.Model):
-        self._model = model
+    Attributes:
+        faults: what was programmed, by kernel name; empty after `erase`.
+    """
+
+    def __init__(self, model: keras.Model, faults: Mapping[str, Fault] | None = None):
+        self._model, self.faults = model, dict(faults or {})
         self._masks = _snapshot(model, "fault_masks")
         self._offsets = _snapshot(model, "fault_offsets")
 
@@ -243,28 +281,64 @@ class Programmed:
                 variable.assign(self._offsets.get(f"{name}/{slot}", np.zeros(variable.shape)))
 
 
+def program(model: keras.Model, faults: Mapping[str, Fault]) -> Programmed:
+    """Writes faults into a model's fault masks, at once; `Chip.program` draws them first.
+
+    Args:
+        model: a built model with Drop-Connect layers.
+        faults: kernel name -> fault, as from `Chip.faults`; kernels left out are healthy.
+
+    Returns:
+        See `Chip.program`.
+
+    Raises:
+        ValueError: if the model has no kernel of a name.
+    """
+    layers = faulty_layers(model)
+    slots = {
+        f"{name}/{slot}": (layer, slot) for name, layer in layers.items() for slot in layer.kernels
+    }
+    if unknown := faults.keys() - slots.keys():
+        raise ValueError(f"expected faults of kernels {sorted(slots)}. Received: {sorted(unknown)}")
+    programmed = Programmed(model, faults)
+    if any(fault.offset is not None for fault in faults.values()):
+        _add_offsets(model)
+    for name, (layer, slot) in slots.items():
+        _write(layer, slot, faults.get(name))
+    return programmed
+
+
 def erase(model: keras.Model) -> Programmed:
     """Makes every weight of a model healthy again, at once.
 
     Returns:
         A context manager that gives the model back what was programmed before.
     """
-    programmed = Programmed(model)
-    for layer in faulty_layers(model).values():
-        for slot in layer.kernels:
-            _write(layer, slot, None, 1.0)
-    return programmed
+    return program(model, {})
 
 
-def population(fault_model: FaultModel, count: int, seed: int = 0, first: int = 0) -> list[Chip]:
+def population(
+    fault_model: FaultModel,
+    count: int,
+    seed: int = 0,
+    first: int = 0,
+    stream: str = "evaluation",
+) -> list[Chip]:
     """Returns `count` chips of one fault model, with the indices `first`, `first + 1`, ...
+
+    Args:
+        fault_model: what their faults are drawn from.
+        count: how many.
+        seed: see `Chip`, likewise `stream`.
+        first: index of the first one.
+        stream: what they are for.
 
     Raises:
         ValueError: if `count` is not a positive integer.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"`count` must be an integer >= 1. Received: count={count!r}")
-    return [Chip(fault_model, seed, index) for index in range(first, first + count)]
+    return [Chip(fault_model, seed, index, stream=stream) for index in range(first, first + count)]
 
 
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
@@ -281,58 +355,6 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
     return kernels
 
 
-def _match(
-    measured: Mapping[str, Fault], kernels: Mapping[str, keras.Variable]
-) -> dict[str, Fault]:
-    """Returns a map's faults under full kernel names, checked against the kernels."""
-    matched: dict[str, Fault] = {}
-    for name, fault in measured.items():
-        found = [key for key in kernels if key == name or key.split("/")[0] == name]
-        if len(found) != 1:
-            reason = f"its kernels are {found}; name one" if found else "there is no such layer"
-            raise ValueError(
-                f"The fault map has an array '{name}', but {reason}. Kernels of the model: "
-                f"{sorted(kernels)}"
-            )
-        shape = tuple(kernels[found[0]].shape)
-        if fault.mask.shape != shape:
-            raise ValueError(
-                f"The fault map's array '{name}' must have the kernel's shape, {shape}. "
-                f"Received: {fault.mask.shape}"
-            )
-        if found[0] in matched:
-            raise ValueError(f"The fault map has two arrays for '{found[0]}'.")
-        matched[found[0]] = fault
-    return matched
-
-
-def _parse_map(arrays: dict[str, np.ndarray], path: Any, is_map: bool) -> dict[str, Fault]:
-    """Checks the values of a map's arrays and joins masks and offsets."""
-    if is_map and not arrays:
-        raise ValueError(f"The fault map '{path}' holds no array.")
-    for name, array in arrays.items():
-        if array.dtype.kind not in "buif":
-            raise ValueError(f"Array '{name}' of '{path}' must be numbers. Got {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"Array '{name}' of '{path}' has NaN or infinite values.")
-        is_mask = not name.endswith(_OFFSET)
-        if is_map and is_mask and array.size and (array.min() < 0 or array.max() > 1):
-            raise ValueError(
-                f"Array '{name}' of '{path}' must have values in [0, 1] (1 is healthy, 0 reads as "
-                f"zero). Received: {array.min()} to {array.max()}"
-            )
-        if not is_mask and name.removesuffix(_OFFSET) not in arrays:
-            raise ValueError(f"'{path}' has '{name}' without '{name.removesuffix(_OFFSET)}'.")
-    return {
-        name: Fault(
-            array.astype(np.float32),
-            arrays[name + _OFFSET].astype(np.float32) if name + _OFFSET in arrays else None,
-        )
-        for name, array in arrays.items()
-        if not name.endswith(_OFFSET)
-    }
-
-
 def _snapshot(model: keras.Model, attribute: str) -> dict[str, np.ndarray]:
     return {
         f"{name}/{slot}": np.array(keras.ops.convert_to_numpy(variable))
@@ -341,9 +363,9 @@ def _snapshot(model: keras.Model, attribute: str) -> dict[str, np.ndarray]:
     }
 
 
-def _write(layer: Any, slot: str, fault: Fault | None, scale: float) -> None:
+def _write(layer: Any, slot: str, fault: Fault | None) -> None:
     mask = layer.fault_masks[slot]
-    mask.assign(np.ones(mask.shape, np.float32) if fault is None else fault.mask * scale)
+    mask.assign(np.ones(mask.shape, np.float32) if fault is None else fault.factors)
     if slot in layer.fault_offsets:
         offset = None if fault is None else fault.offset
         layer.fault_offsets[slot].assign(np.zeros(mask.shape) if offset is None else offset)

@@ -113,6 +113,11 @@ class Dataset:
         images, labels = self._uint8_arrays(split, limit)
         return self.normalize(images), labels
 
+    def indices(self, split: str, limit: int | None = None) -> np.ndarray:
+        """Returns which images of a split `arrays(split, limit)` takes, in their order."""
+        labels = getattr(self, f"{split}_labels")
+        return np.arange(len(labels)) if limit is None else _stratified_order(labels)[:limit]
+
     def subset(self, train: int | None = None, test: int | None = None) -> "Dataset":
         """Returns a smaller dataset, by the rule of `arrays(limit=...)`; None keeps a split."""
         train_images, train_labels = self._uint8_arrays("train", train)
@@ -135,7 +140,7 @@ class Dataset:
                 f"The {split} split of '{self.name}' has {len(labels)} images. Received: "
                 f"limit={limit} (use at most {len(labels)}, or None for all)"
             )
-        chosen = _stratified_order(labels)[:limit]
+        chosen = self.indices(split, limit)
         return images[chosen], labels[chosen]
 
     def steps_per_epoch(self, batch_size: int) -> int:

@@ -1,10 +1,9 @@
 """Evaluation of a model on a population of chips.
 
-What is here is for users. The engines behind `engine=` are `KerasEngine` in `keras_engine` and
-`LiteRTEngine` in `litert_engine`, which needs TensorFlow and is imported where it is used.
+What is here is for users. `engines` has one interface and two engines behind it, `statistics` pure
+functions of arrays; a run goes through `population`, an engine, its chips, and into a `run_folder`.
 """
 
-from keras_rram.evaluation.access import access_tier
 from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.comparison import (
     PairedDifference,
@@ -12,17 +11,12 @@ from keras_rram.evaluation.comparison import (
     paired_difference,
     variance_split,
 )
-from keras_rram.evaluation.engines.choose import ENGINES, QUANTIZATIONS
-from keras_rram.evaluation.engines.keras import KerasEngine, Repair
-from keras_rram.evaluation.engines.protocol import Engine
-from keras_rram.evaluation.population import (
-    Evaluation,
-    evaluate_population,
-    load_run,
-    run_population,
-)
+from keras_rram.evaluation.engines.choose import ENGINES
+from keras_rram.evaluation.engines.keras import KerasEngine
+from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Engine
+from keras_rram.evaluation.population import RateCurve, evaluate_population, evaluate_rates
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.run_folder import merge_runs
+from keras_rram.evaluation.run_folder import load_run, merge_runs
 from keras_rram.evaluation.statistics.intervals import (
     Interval,
     Yield,
@@ -38,23 +32,21 @@ __all__ = [
     "QUANTIZATIONS",
     "ChipResult",
     "Engine",
-    "Evaluation",
     "Interval",
     "KerasEngine",
     "PairedDifference",
     "PopulationResult",
-    "Repair",
+    "RateCurve",
     "StopRule",
     "VarianceSplit",
     "Yield",
-    "access_tier",
     "bootstrap_interval",
     "evaluate_population",
+    "evaluate_rates",
     "load_run",
     "merge_runs",
     "paired_difference",
     "quantile_bound",
-    "run_population",
     "smallest_population",
     "two_way_interval",
     "variance_split",

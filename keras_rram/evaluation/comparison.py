@@ -1,17 +1,25 @@
 """Two models on the same chips, and what the spread of an accuracy is made of."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from keras_rram.evaluation.fingerprint import text_at_rate, text_without_rate
 from keras_rram.evaluation.results import PopulationResult
+from keras_rram.evaluation.statistics.anova import (
+    VarianceComponent,
+    crossed_components,
+    groups,
+)
 from keras_rram.evaluation.statistics.folds import fold_interval
-from keras_rram.evaluation.statistics.intervals import Images, Interval, effective_df, t_interval
+from keras_rram.evaluation.statistics.intervals import (
+    QUESTIONS,
+    Images,
+    Interval,
+)
 from keras_rram.evaluation.statistics.two_way import two_way_interval
-from keras_rram.faults import FaultModel, at_rate, deserialize
+from keras_rram.faults import FaultModel
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ def paired_difference(
     Chips that both models share (common random numbers) and images that both answered cancel from
     the difference, so its interval is narrower than that of two separate populations. With each
     answer kept it is the two-way interval of the answers' differences (`two_way_interval`, raw
-    scale); on folds that of `fold_interval`; from counts the t interval over chips, which is
-    conditional on the images.
+    scale); from counts and on folds that of `fold_interval`, which on one fold is Student's over
+    chips, conditional on the images.
 
     Args:
         a: Result of one model.
@@ -65,8 +73,10 @@ def paired_difference(
     if differences.size < 2:
         raise ValueError("expected at least 2 chips. Received: one (evaluate more)")
     left, right = a.matrix, b.matrix
-    mean = float(differences.mean())
-    if left is not None and right is not None:
+    if a.identity() == b.identity() and not differences.any():
+        method = "one model against itself"
+        interval = Interval(0.0, 0.0, 0.0, confidence, QUESTIONS[images], method)
+    elif left is not None and right is not None:
         answers = left.astype(np.int8) - right.astype(np.int8)
         interval = two_way_interval(answers, confidence, images, scale="raw")
     elif images == "new":
@@ -74,15 +84,10 @@ def paired_difference(
             "expected each answer to all images for images='new'. Received: counts or folds (keep "
             "the answers, or ask about images='test_set')"
         )
-    elif a.folds > 1:
+    else:
         fold_ids = np.array([chip.fold for chip in a.chips])
         size = min(chip.total for chip in a.chips)
         interval = fold_interval(differences, fold_ids, a.folds, size, confidence, scale="raw")
-    else:
-        df = effective_df(differences - mean)
-        variance = float(np.var(differences, ddof=1)) / differences.size
-        method = f"over chips, conditional on the images, t({df:.1f})"
-        interval = t_interval(mean, variance, df, differences.size, confidence, "raw", method)
     return PairedDifference(
         interval,
         tuple(differences.tolist()),
@@ -131,8 +136,9 @@ def check_same_chips(
         seed: seed of the population.
         data: fingerprint of the test images and labels.
     """
+    text = text_without_rate(fault_model)
     wanted = {
-        rate: fault_model if rates is None else at_rate(fault_model, rate)
+        rate: text_at_rate(text, rate)
         for rate in ([float(fault_model.rate)] if rates is None else rates)
     }
     by_rate = {result.rate: result for result in run}
@@ -141,7 +147,7 @@ def check_same_chips(
         ("seed", seed, run[0].seed),
         ("test images", data, run[0].data),
         *((f"fault rate {rate}", True, rate in by_rate) for rate in wanted),
-        *(("fault model", wanted[rate], deserialize(by_rate[rate].fault_model)) for rate in shared),
+        *(("fault model", wanted[rate], by_rate[rate].fault_model) for rate in shared),
         *((f"chips at {rate}", tuple(indices), by_rate[rate].indices) for rate in shared),
     ):
         if mine != theirs:
@@ -163,28 +169,6 @@ def _same_chips(a: PopulationResult, b: PopulationResult, names: tuple[str, ...]
             f"expected results of the same chips on the same images. Received: other {differing} "
             "(evaluate both models with one fault model, rate, seed and number of chips)"
         )
-
-
-@dataclass(frozen=True)
-class VarianceComponent:
-    """One source of spread.
-
-    Attributes:
-        source: Its name: "seed", "chip", "image", or an interaction such as "seed:chip".
-        variance: Its variance, 0 where the estimate was negative.
-        estimate: The estimate as the moments give it, negative or not.
-        df: Degrees of freedom of its mean square.
-    """
-
-    source: str
-    variance: float
-    estimate: float
-    df: int
-
-    @property
-    def clipped(self) -> bool:
-        """Whether the estimate was negative and taken as 0."""
-        return self.estimate < 0
 
 
 @dataclass(frozen=True)
@@ -261,64 +245,10 @@ def variance_split(results: Mapping[int, PopulationResult]) -> VarianceSplit:
 
 def _nested(accuracies: np.ndarray) -> tuple[VarianceComponent, ...]:
     seeds, chips = accuracies.shape
-    within = float(np.mean(np.var(accuracies, axis=1, ddof=1)))
-    seed = float(np.var(accuracies.mean(1), ddof=1)) - within / chips
+    table = groups(accuracies.ravel(), np.repeat(np.arange(seeds), chips))
+    within = table.ms_within
+    seed = table.variance_between - within / chips
     return (
         VarianceComponent("seed", max(seed, 0.0), seed, seeds - 1),
         VarianceComponent("chip", within, within, seeds * (chips - 1)),
-    )
-
-
-def crossed_components(data: np.ndarray, names: tuple[str, ...]) -> tuple[VarianceComponent, ...]:
-    """Variance components of a balanced crossed design with one observation per cell.
-
-    All factors are random. The mean square of a set A of factors has the expectation `sum over B
-    containing A of (cells / levels(B)) s_B^2`; solved from the highest interaction down (Searle,
-    Casella, McCulloch (1992), chapter 4; Henderson's method of moments).
-
-    Args:
-        data: One axis for each factor, at least 2 levels each.
-        names: Name of each factor.
-
-    Returns:
-        A `VarianceComponent` for each factor and each interaction, main effects first.
-
-    Raises:
-        ValueError: If the names do not fit the axes, or a factor has one level.
-    """
-    data = np.asarray(data)
-    if data.ndim != len(names) or min(data.shape) < 2:
-        raise ValueError(
-            f"expected one axis of at least 2 levels for each of {names}. Received: "
-            f"shape={data.shape} (a variance needs replicates)"
-        )
-    axes = range(data.ndim)
-    subsets = [set(c) for size in axes for c in itertools.combinations(axes, size + 1)]
-    effects: dict[tuple[int, ...], Any] = {(): np.mean(data, dtype=np.float64)}
-    squares: dict[tuple[int, ...], tuple[float, int]] = {}
-    for subset in subsets:
-        out = tuple(axis for axis in axes if axis not in subset)
-        effect = np.mean(data, axis=out, keepdims=True, dtype=np.float64)
-        for lower, value in effects.items():
-            if set(lower) < subset:
-                effect = effect - value
-        key = tuple(sorted(subset))
-        effects[key] = effect
-        df = int(np.prod([data.shape[axis] - 1 for axis in key]))
-        squares[key] = (float(np.sum(effect**2)) * data.size / effect.size / df, df)
-    estimates: dict[tuple[int, ...], float] = {}
-    for key in sorted(squares, key=len, reverse=True):
-        rest = squares[key][0]
-        for higher, variance in estimates.items():
-            if set(key) < set(higher):
-                rest -= variance * data.size / np.prod([data.shape[axis] for axis in higher])
-        estimates[key] = float(rest * np.prod([data.shape[axis] for axis in key]) / data.size)
-    return tuple(
-        VarianceComponent(
-            ":".join(names[axis] for axis in key),
-            max(estimates[key], 0.0),
-            estimates[key],
-            squares[key][1],
-        )
-        for key in squares
     )

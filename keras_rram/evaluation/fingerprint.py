@@ -1,14 +1,15 @@
 """Fingerprints: what must agree before results may be mixed."""
 
+import dataclasses
 import hashlib
 import json
-from typing import Any
+import sys
 
 import keras
 import numpy as np
 
-from keras_rram.evaluation.engines.keras import Repair
-from keras_rram.faults import FaultModel, serialize
+from keras_rram.faults import FaultModel, parse, spec
+from keras_rram.files import array_sha256
 from keras_rram.layers import DropConnectMixin, faulty_layers
 
 
@@ -41,31 +42,6 @@ def model_sha256(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def array_sha256(*arrays: np.ndarray) -> str:
-    """Returns the SHA-256 of arrays: types, shapes and values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def without_rate(fault_model: FaultModel) -> dict[str, Any]:
-    """Returns a fault model as plain values, but for the rate that each chip's record has."""
-    described = serialize(fault_model)
-    config = described["config"]
-    return {**described, "config": {**config, "rate": None} if "rate" in config else config}
-
-
-def describe_repair(repair: Repair | None) -> str:
-    """Returns what tells a repair from another: its `fingerprint`, or else its name."""
-    if repair is None:
-        return "none"
-    kind = repair if hasattr(repair, "__qualname__") else type(repair)
-    name = f"{kind.__module__}.{kind.__qualname__}"  # type: ignore[attr-defined]
-    return str(getattr(repair, "fingerprint", name))
-
-
 def _options(layer: keras.Layer) -> str:
     try:
         config = layer.get_config()
@@ -75,3 +51,28 @@ def _options(layer: keras.Layer) -> str:
     for name in ("name", "drop_connect", "fault_offsets", "trainable", "seed", "build_config"):
         config.pop(name, None)
     return json.dumps([config, rescale], sort_keys=True, default=repr)
+
+
+def text_without_rate(fault_model: FaultModel) -> str:
+    """Returns a fault model as text, but for the rate that each chip's record has.
+
+    A class of your own, which has no name in `keras_rram.faults.text`, is told by its fields; such
+    a text identifies it but cannot be parsed.
+    """
+    try:
+        return spec(fault_model, with_rate=False)
+    except TypeError:
+        if not dataclasses.is_dataclass(fault_model):
+            raise
+    fields = [field.name for field in dataclasses.fields(fault_model) if field.name != "rate"]
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        values = ", ".join(f"{name}={getattr(fault_model, name)!r}" for name in fields)
+    return f"{type(fault_model).__qualname__}({values})"
+
+
+def text_at_rate(text: str, rate: float) -> str:
+    """Returns the text of a fault model at a rate, from that of `text_without_rate`."""
+    try:
+        return spec(parse(text, rate))
+    except ValueError:
+        return text  # a class of the user's own, or one without a rate to sweep

@@ -1,89 +1,98 @@
 """Evaluates a population of chips: resumable, in parallel, to a wanted precision."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import joblib
 import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip
-from keras_rram.evaluation.arguments import (
-    at_rates,
-    check_data,
-    check_indices,
-    check_parallel,
-    stop_rule,
-)
-from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.engines.choose import Workload, check_choice
-from keras_rram.evaluation.engines.keras import Repair
-from keras_rram.evaluation.fingerprint import (
-    array_sha256,
-    describe_repair,
-    model_sha256,
-    without_rate,
-)
-from keras_rram.evaluation.folded import FoldedImages
+from keras_rram.data import check_images, check_labels
+from keras_rram.evaluation.engines.choose import RunEngine, Workload, check_choice
+from keras_rram.evaluation.fingerprint import model_sha256, text_without_rate
 from keras_rram.evaluation.progress import Progress
-from keras_rram.evaluation.rate_run import RateRun
+from keras_rram.evaluation.rate_run import FoldedImages, RateRun
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.run_folder import Records, read_run
-from keras_rram.evaluation.runner import Runner
-from keras_rram.evaluation.statistics.intervals import Interval
+from keras_rram.evaluation.run_folder import Records, run_header
 from keras_rram.evaluation.statistics.stopping import StopRule
-from keras_rram.faults import FaultModel, at_rate, deserialize, serialize
+from keras_rram.faults import FaultModel, at_rate
+from keras_rram.files import array_sha256
 from keras_rram.layers import faulty_layers
+from keras_rram.repair import Repair, access_tier, describe_repair
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What `run_population` brought.
+class RateCurve:
+    """One population at each of several fault rates, of the same chips; iterable.
 
     Attributes:
         results: one for each fault rate that has chips, in the order of the rates.
-        reasons: why each of them ended, in words that can be printed.
         engine: the engine and its numbers, "litert float32".
         interrupted: whether Ctrl-C ended it early.
     """
 
     results: tuple[PopulationResult, ...]
-    reasons: tuple[str, ...]
     engine: str
     interrupted: bool
+
+    def __iter__(self) -> Iterator[PopulationResult]:
+        """Goes through the results."""
+        return iter(self.results)
 
 
 def evaluate_population(
     model: keras.Model,
     fault_model: FaultModel,
+    data: tuple[np.ndarray, np.ndarray],
     chips: int = 100,
-    data: tuple[np.ndarray, np.ndarray] | None = None,
-    engine: str = "auto",
+    *,
     seed: int = 0,
-    rates: Sequence[float] | None = None,
-    **options: Any,
-) -> PopulationResult | list[PopulationResult]:
+    first_chip: int = 0,
+    engine: str = "auto",
+    quantization: str = "float32",
+    calibration: np.ndarray | None = None,
+    repair: Repair | None = None,
+    stop: StopRule | float | None = None,
+    out: str | None = None,
+    resume: bool = False,
+    jobs: int = 1,
+    parallel: str = "processes",
+    scheduler: str | None = None,
+    progress: bool = True,
+) -> PopulationResult:
     """Evaluates a model on a population of faulty chips.
 
     Args:
         model: built classifier with Drop-Connect layers, and outputs `(n, classes)`.
         fault_model: what each chip's faults are drawn from.
-        chips: number of chips; with `stop`, at most.
         data: test images `(n, ...)`, preprocessed as for the model, and integer labels `(n,)`.
+        chips: number of chips; with `stop`, at most.
+        seed: seed of the population.
+        first_chip: index of the first chip. Runs of disjoint chips can be joined, see
+            `merge_runs`.
         engine: "keras" (any backend and model), "litert" (on CPUs, several times faster), or
             "auto", which takes the faster one that can evaluate the model, and says which.
-        seed: seed of the population.
-        rates: fault rates in `[0, 1)`, instead of the fault model's own. Chips of one index are
-            nested where the fault model's draws are: the curve over rates is smooth.
-        **options: those of `run_population`.
+        quantization: "float32", or "int8" for the numbers of a deployed file.
+        calibration: training images for int8, see `keras_rram.export.convert`.
+        repair: what is done to each programmed chip before it is evaluated, and to the fault-free
+            model beside, see `keras_rram.repair.Repair`. Only the keras engine can.
+        stop: a half-width of the interval of the mean, or a `StopRule`: chips and images are then
+            spent where they narrow it most, and `chips` is the cap.
+        out: folder for `run.json` and `chips.jsonl`, which gets a line after each chip.
+        resume: go on with the run in `out`, or begin one.
+        jobs: number of processes; -1 for one on each core.
+        parallel: "processes" or "dask".
+        scheduler: address of the Dask scheduler; it decides on the number of workers.
+        progress: whether to show a bar with the accuracy so far and the time left.
 
     Returns:
-        The result; a list of results, one for each rate, if `rates` is given. After Ctrl-C they
-        hold the chips that were finished, and rates without any are left out.
+        The result. After Ctrl-C it holds the chips that were finished.
 
     Raises:
         ValueError: if an argument does not fit, or if `out` holds a run of something else.
@@ -93,24 +102,30 @@ def evaluate_population(
 
     ```python
     dataset = keras_rram.data.sources.load("digits")
-    result = evaluate_population(model, StuckAtZero(0.1), chips=100, data=dataset.arrays("test"))
+    result = evaluate_population(model, StuckAtZero(0.1), dataset.arrays("test"), chips=100)
     print(result.mean, result.mean_interval(), result.yield_at(0.9))
     ```
     """
-    found = run_population(model, fault_model, chips, data, engine, seed, rates, **options)
-    return found.results[0] if rates is None else list(found.results)
+    (result,) = evaluate_rates(
+        model, fault_model, None, data, chips, seed=seed, first_chip=first_chip, engine=engine,
+        quantization=quantization, calibration=calibration, repair=repair, stop=stop, out=out,
+        resume=resume, jobs=jobs, parallel=parallel, scheduler=scheduler, progress=progress,
+    )  # fmt: skip
+    return result
 
 
-def run_population(
+def evaluate_rates(
     model: keras.Model,
     fault_model: FaultModel,
+    rates: Sequence[float] | None,
+    data: tuple[np.ndarray, np.ndarray],
     chips: int = 100,
-    data: tuple[np.ndarray, np.ndarray] | None = None,
-    engine: str = "auto",
-    seed: int = 0,
-    rates: Sequence[float] | None = None,
     *,
+    seed: int = 0,
     first_chip: int = 0,
+    engine: str = "auto",
+    quantization: str = "float32",
+    calibration: np.ndarray | None = None,
     repair: Repair | None = None,
     stop: StopRule | float | None = None,
     out: str | None = None,
@@ -119,52 +134,64 @@ def run_population(
     parallel: str = "processes",
     scheduler: str | None = None,
     progress: bool = True,
-    quantization: str = "float32",
-    calibration: np.ndarray | None = None,
-) -> Evaluation:
-    """Evaluates a population like `evaluate_population`, and says how it went.
+) -> RateCurve:
+    """Evaluates a model on the same chips at several fault rates, like `evaluate_population`.
+
+    Chips of one index are nested where the fault model's draws are: the curve over rates is smooth.
 
     Args:
-        model: see `evaluate_population`, likewise the next six.
-        fault_model: see there.
-        chips: see there.
+        model: see `evaluate_population`, likewise all that is not listed here.
+        fault_model: what each chip's faults are drawn from, at these rates.
+        rates: fault rates in `[0, 1)`, each once; None for the fault model's own.
         data: see there.
-        engine: see there.
+        chips: number of chips at each rate; with `stop`, at most.
         seed: see there.
-        rates: see there.
-        first_chip: index of the first chip. Runs of disjoint chips can be joined, see
-            `merge_runs`.
-        repair: what is done to each programmed chip before it is evaluated, see `Repair`. Only the
-            keras engine can. Its `fingerprint` attribute, or else its name, tells runs apart.
-        stop: a half-width of the interval of the mean, or a `StopRule`: chips and images are then
-            spent where they narrow it most, and `chips` is the cap.
-        out: folder for `run.json` and `chips.jsonl`, which gets a line after each chip.
-        resume: go on with the run in `out`, or begin one.
-        jobs: number of processes; -1 for one on each core.
-        parallel: "processes" or "dask".
-        scheduler: address of the Dask scheduler; it decides on the number of workers.
-        progress: whether to show a bar with the accuracy so far and the time left.
-        quantization: "float32", or "int8" for the numbers of a deployed file.
-        calibration: training images for int8, see `keras_rram.export.convert`.
+        first_chip: see there.
+        engine: see there.
+        quantization: see there.
+        calibration: see there.
+        repair: see there.
+        stop: see there; it decides at each rate.
+        out: one folder for all rates.
+        resume: see there.
+        jobs: see there.
+        parallel: see there.
+        scheduler: see there.
+        progress: see there.
+
+    Returns:
+        The curve. After Ctrl-C rates without a finished chip are left out.
+
+    Raises:
+        ValueError: see there; or for a fault model without a rate.
+        KeyboardInterrupt: if Ctrl-C comes before the first chip is finished.
     """
-    indices = check_indices(chips, first_chip, seed)
+    models = _at_rates(fault_model, rates)
+    for name, value, least in (
+        ("chips", chips, 1),
+        ("first_chip", first_chip, 0),
+        ("seed", seed, 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"expected {name} as an integer >= {least}. Received: {value!r}")
     images, labels = check_data(model, data)
-    jobs = check_parallel(jobs, parallel, scheduler)
-    check_choice(engine, quantization, calibration, repair)
-    models = at_rates(fault_model, rates)
-    rule = stop_rule(stop, chips, len(labels))
+    jobs = _check_parallel(jobs, parallel, scheduler)
+    rule = StopRule(float(stop)) if isinstance(stop, int | float) else stop
+    looks = None if rule is None else rule.looks(chips, len(labels))
     largest = max(models, key=lambda one: one.rate)
     probe = Chip(largest, seed, int(np.random.default_rng(seed).integers(1 << 20, 1 << 31)))
     work = Workload(model, images, labels, probe, quantization, calibration, repair)
+    check_choice(work, engine)
     fingerprint = {
         "model": model_sha256(model),
         "data": array_sha256(images, labels),
         "images": len(labels),
-        "fault_model": without_rate(fault_model),
+        "fault_model": text_without_rate(models[0]),
         "seed": seed,
         "quantization": quantization,
         "repair": describe_repair(repair),
-        "stop": None if rule is None else {**asdict(rule), "first_chip": first_chip},
+        "access_tier": access_tier(repair),
+        "stop": None if looks is None else {**asdict(looks), "first_chip": first_chip},
     }
     if calibration is not None:
         fingerprint["calibration"] = array_sha256(np.asarray(calibration))
@@ -172,79 +199,92 @@ def run_population(
             fingerprint["largest_rate"] = largest.rate  # its scale is in the int8 file
     with (
         closing(Records(out, resume)) as records,
-        Runner(work, engine, records, jobs, parallel, scheduler) as runner,
+        RunEngine(work, records.engine_for(engine), jobs, parallel, scheduler) as opened,
         Progress(progress) as bar,
     ):
-        healthy = runner.begin(fingerprint)
-        folds = FoldedImages(labels, healthy, seed, first_chip)
-        runs = [RateRun(one, seed, indices, folds, rule) for one in models]
+        folds = FoldedImages(labels, _begin(records, opened, work, fingerprint), seed, first_chip)
+        indices = range(first_chip, first_chip + chips)
+        runs = [RateRun(one, seed, indices, folds, looks) for one in models]
         interrupted = False
         try:
             for run in runs:
-                run.finish(runner, records, bar)
+                run.finish(opened, records, bar)
         except KeyboardInterrupt:
             interrupted = True
-        found = [run for run in runs if run.chips(records)]
-        if not found:
+            log.warning("Interrupted: the results hold the chips that were finished.")
+        results = tuple(run.result(records) for run in runs if run.chips(records))
+        if not results:
             raise KeyboardInterrupt
-        results = tuple(
-            _result(records, run.rate, run.chips(records), run.interval) for run in found
-        )
-    if interrupted:
-        log.warning("Interrupted: the results hold the chips that were finished.")
-    return Evaluation(results, tuple(run.reason for run in found), runner.name, interrupted)
+        return RateCurve(results, f"{opened.name} {quantization}", interrupted)
 
 
-def load_run(folder: str) -> list[PopulationResult]:
-    """Reads the results in the folder of a run, one for each fault rate.
+def _begin(
+    records: Records, engine: RunEngine, work: Workload, fingerprint: dict[str, Any]
+) -> np.ndarray:
+    """Opens the records for chips: of a new run, or of the same evaluation as before.
 
-    Args:
-        folder: `out` of an evaluation without a stop rule, or of `merge_runs`.
-
-    Raises:
-        ValueError: if there is no run, or one with a stop rule: its interval depends on all its
-            looks, so evaluate it again with `resume=True`, which repeats nothing.
+    Returns:
+        Whether the fault-free model, not repaired, is right on each image.
     """
-    records = read_run(folder)
-    header = records.header or {}
-    found = header["fingerprint"]
-    if found["stop"] is not None:
+    fingerprint = {**fingerprint, "engine": engine.name}
+    if engine.name == "keras":
+        fingerprint["backend"] = keras.backend.backend()
+    records.check(fingerprint)
+    if records.header is None:
+        repaired = None if work.repair is None else engine.fault_free(repaired=True)
+        healthy = engine.fault_free()
+        records.begin(run_header(work.model.name, fingerprint, healthy, repaired))
+    else:
+        records.open()
+    return np.asarray(records.fault_free.answers)
+
+
+def _at_rates(fault_model: FaultModel, rates: Sequence[float] | None) -> list[FaultModel]:
+    if rates is None:
+        return [fault_model]
+    values = [float(rate) for rate in rates]
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"expected fault rates, each once. Received: rates={list(rates)}")
+    return [at_rate(fault_model, rate) for rate in values]
+
+
+def check_data(
+    model: keras.Model, data: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns test images and labels, or raises ValueError where they do not fit the model."""
+    if not faulty_layers(model):
         raise ValueError(
-            f"'{folder}' was ended by a stop rule: call evaluate_population(..., resume=True)."
+            f"Model '{model.name}' has no Drop-Connect layer that faults could go to. Convert it "
+            "with `to_drop_connect(model, 0.0)`."
         )
-    return [_result(records, rate, tuple(records.chips(rate).values())) for rate in records.rates]
+    if data is None or len(data) != 2:
+        raise ValueError(
+            "expected `data`, the test images and their labels. Received: "
+            f"{'None' if data is None else f'{len(data)} arrays'} (say `dataset.arrays('test')`)"
+        )
+    images = check_images(model, data[0], "test images")
+    labels = check_labels(data[1], len(images), "labels")
+    classes = getattr(model, "output_shape", (None, None))[-1]
+    if classes is not None and labels.max() >= classes:
+        raise ValueError(
+            f"expected labels from 0 to {classes - 1}, as the model has outputs. Received: labels "
+            f"to {labels.max()} (is it the dataset that the model was trained on?)"
+        )
+    return images, labels
 
 
-def _result(
-    records: Records, rate: float, chips: tuple[ChipResult, ...], interval: Interval | None = None
-) -> PopulationResult:
-    header, fault_free = records.header, records.fault_free
-    if header is None or fault_free is None:
-        raise ValueError(f"'{records.folder}' holds no run.")
-    fingerprint = header["fingerprint"]
-    described = fingerprint["fault_model"]
-    described = _at_rate(described, rate)
-    return PopulationResult(
-        model=fingerprint["model"],
-        data=fingerprint["data"],
-        fault_model=described,
-        rate=rate,
-        seed=fingerprint["seed"],
-        engine=f"{fingerprint['engine']} {fingerprint['quantization']}",
-        fault_free=fault_free.accuracy,
-        chips=chips,
-        repair=fingerprint["repair"],
-        name=header["name"],
-        stop_interval=interval,
-    )
-
-
-def _at_rate(described: dict[str, Any], rate: float) -> dict[str, Any]:
-    """Returns the description of a fault model at the rate of its results."""
-    if "rate" in described["config"]:
-        return {**described, "config": {**described["config"], "rate": rate}}
-    try:
-        model = deserialize(described)
-    except ValueError:
-        return described  # a user's own class
-    return described if float(model.rate) == rate else serialize(at_rate(model, rate))
+def _check_parallel(jobs: int, parallel: str, scheduler: str | None) -> int:
+    """Returns the number of processes, or raises ValueError for options that do not fit."""
+    if parallel not in ("processes", "dask"):
+        raise ValueError(
+            f"expected parallel as 'processes' or 'dask'. Received: parallel={parallel!r}"
+        )
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < -1 or jobs == 0:
+        raise ValueError(f"expected jobs >= 1, or -1 for one on each core. Received: jobs={jobs!r}")
+    if (parallel == "dask") != bool(scheduler) or (parallel == "dask" and jobs != 1):
+        raise ValueError(
+            "expected parallel='dask' with a scheduler='tcp://host:8786' (--scheduler), and "
+            "without jobs, since the cluster has its own workers. Received: "
+            f"parallel={parallel!r}, scheduler={scheduler!r}, jobs={jobs}"
+        )
+    return joblib.cpu_count() if jobs == -1 else jobs

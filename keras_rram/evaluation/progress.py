@@ -39,9 +39,7 @@ class Progress:
             known: chips that are evaluated already.
             more: number of chips that will be.
         """
-        if not self._show:
-            return
-        if rate != self._rate or self._bar is None:
+        if rate != self._rate:
             self._close()
             self._rate = rate
             self._counts = {chip.index: (chip.correct, chip.total) for chip in known}
@@ -51,28 +49,26 @@ class Progress:
                 initial=len(self._counts),
                 total=len(self._counts),
                 dynamic_ncols=True,
+                disable=not self._show,
             )
         self._bar.total = self._bar.n + more
         self._describe()
-        self._bar.refresh()
 
     def add(self, chip: ChipResult) -> None:
         """Counts a chip."""
-        if self._bar is None:
-            return
         self._counts[chip.index] = (chip.correct, chip.total)
         if self._bar.update():
             self._describe()
 
     def _describe(self) -> None:
-        if not self._counts:
+        if not self._counts or self._bar.disable:
             return
         correct, total = np.array(list(self._counts.values())).T
         text = f"accuracy {np.mean(correct / total):.2%}"
         if len(correct) > 1:
             interval = chip_interval(correct, total, images="test_set")
             text += f" +- {100 * interval.half_width:.2f}"
-        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.set_postfix_str(text)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,6 +1,6 @@
 """What an evaluation of a population of chips says: its records, its figures, its file.
 
-The file is one JSON object: `schema` ("keras_rram.population/1"), the fields of `PopulationResult`,
+The file is one JSON object: `schema` ("keras_rram.population/2"), the fields of `PopulationResult`,
 and under `chips` a list of the records that `chip_result.py` describes.
 """
 
@@ -8,75 +8,84 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from keras_rram.evaluation.access import access_tier
 from keras_rram.evaluation.chip_result import ChipResult, chips_csv
 from keras_rram.evaluation.statistics.folds import fold_interval
 from keras_rram.evaluation.statistics.intervals import (
+    QUESTIONS,
     Images,
     Interval,
     Yield,
     check_images,
-    quantile_bound,
+    one_chip_interval,
     sd_without_binomial_noise,
-    smallest_population,
-    wilson_interval,
 )
+from keras_rram.evaluation.statistics.single_chips import SingleChips, single_chips
 from keras_rram.evaluation.statistics.two_way import (
     bootstrap_interval,
     chip_interval,
     two_way,
     two_way_interval,
 )
+from keras_rram.repair import Tier
 
-SCHEMA = "keras_rram.population/1"
+SCHEMA = "keras_rram.population/2"
 
 
 @dataclass(frozen=True)
 class PopulationResult:
     """How a population of chips did: the chips' records, what was evaluated, and its statistics.
 
-    Use it to read an evaluation, to join parts of one, and to write it to a file.
+    Use it to read an evaluation and to write it to a file.
 
     Args:
         model: Fingerprint of the model's weights and architecture.
         data: Name and fingerprint of the test set.
-        fault_model: Config of the fault model, plain JSON values.
+        fault_model: The fault model at this rate as text, see `keras_rram.faults.text`.
         rate: Nominal fault rate in [0, 1].
         seed: Seed of the population.
         engine: What evaluated it: "keras" or "litert", with its precision.
-        fault_free: Accuracy of the model without faults, in [0, 1].
+        fault_free: Accuracy of the model without faults, not repaired, in [0, 1].
         chips: The `ChipResult` of each chip, at least one; sorted by index here.
         repair: What was done to each chip before the evaluation, "none" if nothing.
+        access_tier: What the repair knew of a chip: "A", "B" or "C", see `keras_rram.repair.Tier`.
+        fault_free_repaired: Accuracy of the model without faults after the repair; None without.
         name: The model's name, for people.
         stop_interval: The interval that a stop rule ended with, which accounts for its looks.
+        reason: Why the evaluation ended, in words that can be printed; not compared by `==`.
+        interrupted: Whether Ctrl-C ended it before it had all its chips; not compared by `==`.
 
     Raises:
-        ValueError: For no chips, an index that occurs twice, or chips on different cuts of the
-            images.
+        ValueError: For no chips, an index that occurs twice, chips on different cuts of the images,
+            or a repair without the accuracy that it gives the fault-free model.
 
     Example:
         >>> chips = [ChipResult(k, 0.1, 0.1, 900 + k, 1000) for k in range(8)]
-        >>> result = PopulationResult("abc", "digits", {}, 0.1, 0, "keras", 0.98, tuple(chips))
+        >>> faults = "stuck_at_zero:rate=0.1"
+        >>> result = PopulationResult("abc", "digits", faults, 0.1, 0, "keras", 0.98, tuple(chips))
         >>> result.mean, result.yield_at(0.905).passed
         (0.9035, 3)
     """
 
     model: str
     data: str
-    fault_model: dict[str, Any]
+    fault_model: str
     rate: float
     seed: int
     engine: str
     fault_free: float
     chips: tuple[ChipResult, ...]
     repair: str = "none"
+    access_tier: Tier = "A"
+    fault_free_repaired: float | None = None
     name: str = ""
     stop_interval: Interval | None = None
+    reason: str = field(default="", compare=False)
+    interrupted: bool = field(default=False, compare=False)
 
     def __post_init__(self):
         """Sorts the chips and checks that they are one population."""
@@ -95,10 +104,16 @@ class PopulationResult:
                 f"expected all chips on one cut of the images. Received: folds {sorted(folds)} "
                 "(evaluate the chips with fewer images again)"
             )
-        if not (0 <= self.rate <= 1 and 0 <= self.fault_free <= 1):
+        repaired = self.fault_free_repaired
+        if not all(0 <= value <= 1 for value in (self.rate, self.fault_free, repaired or 0)):
             raise ValueError(
-                "expected a fault rate and a fault-free accuracy in [0, 1]. Received: "
-                f"rate={self.rate}, fault_free={self.fault_free}"
+                "expected a fault rate and fault-free accuracies in [0, 1]. Received: "
+                f"rate={self.rate}, fault_free={self.fault_free}, fault_free_repaired={repaired}"
+            )
+        if (self.repair == "none") != (repaired is None):
+            raise ValueError(
+                "expected fault_free_repaired with a repair and only then. Received: "
+                f"repair={self.repair!r}, fault_free_repaired={repaired}"
             )
 
     @property
@@ -135,8 +150,12 @@ class PopulationResult:
 
     @property
     def drop(self) -> float:
-        """Accuracy that the faults cost: fault-free accuracy minus the mean."""
-        return self.fault_free - self.mean
+        """Accuracy that the faults cost: fault-free accuracy minus the mean.
+
+        Where chips are repaired, so is the fault-free model: `fault_free_repaired` minus the mean.
+        """
+        healthy = self.fault_free_repaired
+        return (self.fault_free if healthy is None else healthy) - self.mean
 
     @property
     def raw_sd(self) -> float:
@@ -162,31 +181,36 @@ class PopulationResult:
 
     @property
     def worst(self) -> ChipResult:
-        """The chip of the lowest accuracy."""
+        """The chip of the lowest accuracy on the images that it was tested on."""
         self._all_images("the worst chip")
         return min(self.chips, key=lambda chip: chip.accuracy)
 
-    def quantile(self, q: float) -> float:
+    def quantile(self, q: float, images: Images = "new") -> float:
         """A quantile of the accuracy over chips, linear between chips (`numpy.quantile`).
 
         Args:
             q: The quantile in [0, 1]; 0.05 is the accuracy that 95 percent of the chips exceed.
+            images: "new" takes the noise of finitely many images out of the chips' accuracies (see
+                `SingleChips`), "test_set" takes them as they were measured.
 
         Returns:
-            The accuracy. `quantile_bound` gives a bound that holds with confidence.
+            The accuracy. `SingleChips.quantile_bound` gives a bound that holds with confidence.
 
         Raises:
             ValueError: If the chips answered a part of the images only.
         """
-        self._all_images("a quantile")
-        return float(np.quantile(self.accuracies, q))
+        return self.single_chips(images, "a quantile").quantile(q)
 
-    def yield_at(self, threshold: float, confidence: float = 0.95) -> Yield:
-        """The part of the chips with an accuracy of at least `threshold`, with Wilson's interval.
+    def yield_at(self, threshold: float, confidence: float = 0.95, images: Images = "new") -> Yield:
+        """The part of the chips with an accuracy of at least `threshold`.
 
         Args:
             threshold: Accuracy in [0, 1].
             confidence: Confidence level in (0, 1).
+            images: "new" asks about the accuracy on all images that could be drawn: the noise of
+                the tested ones is taken out, and the interval counts it (see `SingleChips`).
+                "test_set" asks about exactly these images: Wilson's interval of the chips that
+                passed.
 
         Returns:
             The `Yield`.
@@ -194,21 +218,32 @@ class PopulationResult:
         Raises:
             ValueError: If the chips answered a part of the images only, or for values out of range.
         """
-        self._all_images("yield")
-        if not 0 <= threshold <= 1:
-            raise ValueError(
-                f"expected a threshold in [0, 1]. Received: threshold={threshold} (90 percent is "
-                "0.9)"
-            )
-        passed = int(np.sum(self.accuracies >= threshold))
-        interval = wilson_interval(passed, len(self.chips), confidence)
-        return Yield(threshold, passed, len(self.chips), interval)
+        return self.single_chips(images, "yield").yield_at(threshold, confidence)
+
+    def single_chips(self, images: Images = "new", what: str = "single chips") -> SingleChips:
+        """Returns what is known of each chip by itself: yield, quantiles and their bounds.
+
+        Args:
+            images: "new" or "test_set", as in `yield_at`.
+            what: What it is for, for the error.
+
+        Raises:
+            ValueError: If the chips answered a part of the images only.
+        """
+        check_images(images)
+        self._all_images(what)
+        found = self.__dict__.get(f"_single_{images}")
+        if found is None:
+            found = single_chips(*self._counts(), self.matrix, images)
+            # Kept: a yield curve asks for it at hundreds of thresholds.
+            object.__setattr__(self, f"_single_{images}", found)
+        return found
 
     def mean_interval(
         self,
         confidence: float = 0.95,
         method: Literal["formula", "bootstrap"] = "formula",
-        images: Images = "new",
+        images: Images | None = None,
         rng: np.random.Generator | None = None,
     ) -> Interval:
         """Confidence interval of the mean accuracy, honest about chips and images.
@@ -216,33 +251,33 @@ class PopulationResult:
         The best that the records allow: `two_way_interval` where each answer was kept;
         `chip_interval` from counts, with an upper bound of the image term; `fold_interval` where
         each chip answered a fold (for `images="new"` with the same upper bound). After a stop rule
-        its own interval, which asked the question that the rule was given.
+        its own interval, for its own question only. Where no chip has a fault (rate 0) the chips
+        are one, and the images alone count.
 
         Args:
             confidence: Confidence level in (0, 1).
             method: "formula", or "bootstrap" (needs each answer to all images).
             images: "new" takes the test images for a sample, "test_set" asks about these images.
+                None: as the stop rule asked, or "new" without one.
             rng: Generator of the bootstrap.
 
         Returns:
-            The `Interval`; its `method` says how it was computed.
+            The `Interval`; its `question` says what it is about, its `method` how it was computed.
 
         Raises:
-            ValueError: For fewer than two chips, or a method that the records do not allow.
+            ValueError: For fewer than two chips, a method that the records do not allow, or a
+                question or confidence other than those of the stop rule.
         """
-        check_images(images)
+        if images is not None:
+            check_images(images)
         self._at_least_two("an interval")
         if method not in ("formula", "bootstrap"):
             raise ValueError(
                 f"expected method='formula' or method='bootstrap'. Received: method={method!r}"
             )
         if self.stop_interval is not None and method == "formula":
-            if confidence != self.stop_interval.confidence:
-                raise ValueError(
-                    f"expected the confidence of the stop rule, {self.stop_interval.confidence}. "
-                    f"Received: confidence={confidence} (its looks were paid for at that level)"
-                )
-            return self.stop_interval
+            return self._stop_interval(confidence, images)
+        images = images or "new"
         matrix = self.matrix
         if method == "bootstrap":
             if matrix is None or rng is None:
@@ -251,84 +286,67 @@ class PopulationResult:
                     f"answers kept: {matrix is not None}, rng={rng} (use method='formula')"
                 )
             return bootstrap_interval(matrix, rng, confidence, images)
+        correct, total = self._counts()
+        if self.folds == 1 and self._is_one_chip():
+            return one_chip_interval(int(correct[0]), int(total[0]), confidence, images)
         if matrix is not None and matrix.shape[1] > 1:
             return two_way_interval(matrix, confidence, images)
-        correct, total = self._counts()
         if self.folds == 1:
             return chip_interval(correct, total, confidence, images)
         size, mean = int(total.min()), self.mean
-        term = mean * (1 - mean) / (size * self.folds) if images == "new" else 0.0
+        term = mean * (1 - mean) / (size * self.folds) if images == "new" else None
         fold_ids = np.array([chip.fold for chip in self.chips])
         return fold_interval(self.accuracies, fold_ids, self.folds, size, confidence, term)
 
+    def _stop_interval(self, confidence: float, images: Images | None) -> Interval:
+        """Returns the stop rule's interval, if it answers what is asked."""
+        found = self.stop_interval
+        if found is None or confidence != found.confidence:
+            raise ValueError(
+                f"expected the confidence of the stop rule, {found and found.confidence}. "
+                f"Received: confidence={confidence} (its looks were paid for at that level)"
+            )
+        if images is not None and QUESTIONS[images] != found.question:
+            raise ValueError(
+                f"expected the question of the stop rule, {found.question!r}. Received: "
+                f"images={images!r} (give the rule that question, or evaluate without one)"
+            )
+        return found
+
+    def _is_one_chip(self) -> bool:
+        """Whether no chip has a fault and all agree, so that they are one."""
+        faultless = self.rate == 0 and not any(chip.achieved_fault_rate for chip in self.chips)
+        return faultless and len({(chip.correct, chip.total) for chip in self.chips}) == 1
+
     def identity(self) -> dict[str, Any]:
-        """What must agree before results may be joined: all that is not a measurement."""
+        """What was evaluated: all that is not a measurement."""
         names = ("model", "data", "fault_model", "rate", "seed", "engine", "repair")
         return {name: getattr(self, name) for name in names}
 
-    def merge(self, other: "PopulationResult") -> "PopulationResult":
-        """Joins two results of disjoint chips of one population.
-
-        Args:
-            other: The other part.
-
-        Returns:
-            The result of all chips.
-
-        Raises:
-            ValueError: If the parts differ in `identity`, fault-free accuracy or cut of the
-                images, share a chip, or a stop rule chose their number of chips.
-        """
-        mine, theirs = (
-            part.identity() | {"fault_free": part.fault_free, "folds": part.folds}
-            for part in (self, other)
-        )
-        if differing := [name for name in mine if mine[name] != theirs[name]]:
-            detail = ", ".join(f"{name}: {mine[name]} and {theirs[name]}" for name in differing)
-            raise ValueError(f"expected two parts of one population. Received: {detail}")
-        if both := sorted(set(self.indices) & set(other.indices)):
-            raise ValueError(
-                f"expected disjoint chips. Received: indices {both[:10]} in both parts (evaluate "
-                "each chip in one of them)"
-            )
-        if self.stop_interval is not None or other.stop_interval is not None:
-            raise ValueError(
-                "expected parts of a fixed number of chips. Received: a result whose stop rule "
-                "chose it (more chips need one run with a smaller target)"
-            )
-        return dataclasses.replace(self, chips=self.chips + other.chips)
-
-    def check_complete(self, count: int) -> None:
-        """Raises ValueError unless the chips are exactly 0 to `count - 1`."""
-        missing = sorted(set(range(count)) - set(self.indices))
-        if missing or self.indices[-1] >= count:
-            raise ValueError(
-                f"expected the chips 0 to {count - 1}. Received: {len(self.chips)} chips, missing "
-                f"{missing[:10]}, last {self.indices[-1]} (evaluate the missing ones)"
-            )
-
     def summary(
-        self, confidence: float = 0.95, images: Images = "new", yield_at: Sequence[float] = ()
+        self, confidence: float = 0.95, images: Images | None = None, yield_at: Sequence[float] = ()
     ) -> dict[str, Any]:
         """The figures as a flat dict of plain values, for tables and files.
 
         Returns:
-            `name`, `model`, `data`, `engine`, `repair`, `rate`, `seed`, `fault_free`,
-            `access_tier` (see `access_tier`), `chips`, `folds`; `mean`, `drop`; `low`, `high`,
-            `half_width`, `confidence`, `method` of the mean's interval; `raw_sd`, `sd`; `worst`,
-            `worst_chip`, `q05`, `q05_bound` (see `quantile_bound`), `median`; and for each
-            threshold t of `yield_at`: `yield_t`, `yield_t_low`, `yield_t_high`. What the records
-            do not allow (one chip, a part of the images, 58 chips for the bound) is None.
+            `name`, `model`, `data`, `engine`, `fault_model`, `rate`, `seed`, `repair`,
+            `access_tier`, `fault_free`, `fault_free_repaired`, `reason`, `interrupted`; `chips`,
+            `folds`; `mean`, `drop`; `low`, `high`, `half_width`, `confidence`, `question`, `method`
+            of the mean's interval; `raw_sd`, `sd`; `worst` and `worst_chip`, as measured; and for
+            the question "new" or "test_set" of `images`, "new" by default: `q05`, `q05_bound` (see
+            `SingleChips`), `median`, and for each threshold t of `yield_at`: `yield_t`,
+            `yield_t_low`, `yield_t_high`. What the records do not allow (one chip, a part of the
+            images, too few chips for the bound) is None.
         """
         several, full = len(self.chips) > 1, self.folds == 1
         if self.stop_interval is not None:
             confidence = self.stop_interval.confidence
         interval = self.mean_interval(confidence, images=images) if several else None
-        names = ("name", "model", "data", "engine", "repair", "rate", "seed", "fault_free")
+        names = ["name", "model", "data", "engine", "fault_model", "rate", "seed", "repair"]
+        names += ["access_tier", "fault_free", "fault_free_repaired", "reason", "interrupted"]
         figures: dict[str, Any] = {name: getattr(self, name) for name in names}
-        bounds = full and len(self.chips) >= smallest_population(0.05, confidence)
+        single = self.single_chips(images or "new") if full else None
         figures |= {
-            "access_tier": access_tier(self.repair),
             "chips": len(self.chips),
             "folds": self.folds,
             "mean": self.mean,
@@ -337,17 +355,18 @@ class PopulationResult:
             "high": interval.high if interval else None,
             "half_width": interval.half_width if interval else None,
             "confidence": confidence,
+            "question": interval.question if interval else None,
             "method": interval.method if interval else None,
             "raw_sd": self.raw_sd if several else None,
             "sd": self.sd if several and min(chip.total for chip in self.chips) > 1 else None,
             "worst": self.worst.accuracy if full else None,
             "worst_chip": self.worst.index if full else None,
-            "q05": self.quantile(0.05) if full else None,
-            "q05_bound": quantile_bound(self.accuracies, 0.05, confidence) if bounds else None,
-            "median": self.quantile(0.5) if full else None,
+            "q05": single.quantile(0.05) if single else None,
+            "q05_bound": single.quantile_bound(0.05, confidence) if single else None,
+            "median": single.quantile(0.5) if single else None,
         }
         for threshold in yield_at:
-            good = self.yield_at(threshold, confidence).interval if full else None
+            good = single.yield_at(threshold, confidence).interval if single else None
             figures[f"yield_{threshold:g}"] = good.estimate if good else None
             figures[f"yield_{threshold:g}_low"] = good.low if good else None
             figures[f"yield_{threshold:g}_high"] = good.high if good else None
@@ -358,25 +377,6 @@ class PopulationResult:
         fields = dataclasses.asdict(self)
         fields["chips"] = [chip.to_dict() for chip in self.chips]
         return json.dumps({"schema": SCHEMA, **fields}, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "PopulationResult":
-        """Reads what `to_json` wrote.
-
-        Raises:
-            ValueError: For another schema, or fields that are missing or unknown.
-        """
-        fields = json.loads(text)
-        schema = fields.pop("schema", None) if isinstance(fields, dict) else None
-        if schema != SCHEMA:
-            raise ValueError(f"expected the schema {SCHEMA!r}. Received: {schema!r}")
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != names:
-            raise ValueError(f"expected the fields {sorted(names)}. Received: {sorted(fields)}")
-        fields["chips"] = tuple(ChipResult.from_dict(chip) for chip in fields["chips"])
-        if fields["stop_interval"] is not None:
-            fields["stop_interval"] = Interval(**fields["stop_interval"])
-        return cls(**fields)
 
     def to_csv(self) -> str:
         """Returns a table of one row per chip: its record without the single answers, accuracy."""

@@ -2,28 +2,39 @@
 
 `run.json` is one JSON object, written when the first chip is about to be evaluated:
 
-    {"schema": "keras_rram.run/1", "name": "<the model's name>",
-     "fingerprint": {"model": ..., "data": ..., "images": ..., "fault_model": ..., "seed": ...,
-                     "engine": ..., "quantization": ..., "repair": ..., "stop": ...},
-     "fault_free": {<the fields of ChipResult>}}
+    {"schema": "keras_rram.run/2", "name": "<the model's name>",
+     "fingerprint": {"model": ..., "data": ..., "images": ..., "fault_model": "stuck_at_zero",
+                     "seed": ..., "engine": ..., "quantization": ..., "repair": ...,
+                     "access_tier": "A", "stop": ...},
+     "fault_free": {<the fields of ChipResult>}, "fault_free_repaired": null or the same}
+
+The fault model is its text (`keras_rram.faults.text`) but for the rate, which each chip's line has.
 
 `chips.jsonl` holds the lines of `ChipResult`, in the order of evaluation: rate by rate, chip by
 chip. Where a stop rule shows a chip more images, a later line of the chip replaces the earlier one.
 Both files depend on the fingerprint alone, and not on when, where or in how many parts a run was
 carried out.
+
+While a process writes a run it holds `chips.jsonl.lock`, which may stay.
 """
 
-import fcntl
+import contextlib
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.files import written_whole
+import filelock
+import numpy as np
 
-SCHEMA = "keras_rram.run/1"
+from keras_rram.evaluation.chip_result import ChipResult
+from keras_rram.evaluation.fingerprint import text_at_rate
+from keras_rram.evaluation.results import PopulationResult
+from keras_rram.evaluation.statistics.intervals import Interval
+from keras_rram.files import lock, written_whole
+
+SCHEMA = "keras_rram.run/2"
 _RUN, _CHIPS = "run.json", "chips.jsonl"
 
 
@@ -49,6 +60,7 @@ class Records:
         self.header: dict[str, Any] | None = None
         self._latest: dict[float, dict[int, ChipResult]] = {}
         self._file: BinaryIO | None = None
+        self._lock: filelock.BaseFileLock | None = None
         self._whole = 0
         if self.folder is None:
             if resume:
@@ -93,40 +105,93 @@ class Records:
                 f"What differs is {detail}. Name another folder, or evaluate what that run did."
             )
 
-    def begin(self, name: str, fingerprint: Mapping[str, Any], fault_free: ChipResult) -> None:
-        """Writes the identity of the run and opens it for chips.
+    def begin(self, header: Mapping[str, Any]) -> None:
+        """Writes the identity of a new run, see `run_header`, and opens it for chips.
 
         Raises:
             ValueError: if another process is writing it.
             OSError: if the folder cannot be made or written.
         """
-        header = {
-            "schema": SCHEMA,
-            "name": name,
-            "fingerprint": dict(fingerprint),
-            "fault_free": fault_free.to_dict(),
-        }
         # As it is read back from the file, where tuples are lists.
-        header = json.loads(json.dumps(header))
-        is_new, self.header = self.header is None, self.header or header
+        self.header = json.loads(json.dumps(header))
+        self.open()
+        if self.folder is not None:
+            with written_whole(self.folder / _RUN) as temporary:
+                temporary.write_text(json.dumps(header, indent=1) + "\n", "utf-8", newline="\n")
+
+    def open(self) -> None:
+        """Opens a run that has begun for more chips.
+
+        Raises:
+            ValueError: if another process is writing it.
+            OSError: if the folder cannot be made or written.
+        """
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = lock(self.folder / f"{_CHIPS}.lock")
+        except BlockingIOError:
+            raise ValueError(f"'{self.folder}' is being written by another process.") from None
         # Unbuffered: a line is with the operating system before the next chip begins.
         self._file = (self.folder / _CHIPS).open("ab", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"'{self.folder}' is being written by another process.") from None
         self._file.truncate(self._whole)
-        if is_new:
-            with written_whole(self.folder / _RUN) as temporary:
-                temporary.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
     @property
-    def fault_free(self) -> ChipResult | None:
-        """The fault-free model's answers, if the run has begun."""
-        return None if self.header is None else ChipResult.from_dict(self.header["fault_free"])
+    def fault_free(self) -> ChipResult:
+        """The fault-free model's answers, not repaired, of a run that has begun."""
+        return ChipResult.from_dict(self._begun["fault_free"])
+
+    @property
+    def stopped_by_rule(self) -> bool:
+        """Whether a stop rule chooses the number of chips."""
+        return self._begun["fingerprint"]["stop"] is not None
+
+    @property
+    def _begun(self) -> dict[str, Any]:
+        if self.header is None:
+            raise ValueError(f"'{self.folder}' holds no run.")
+        return self.header
+
+    def engine_for(self, engine: str) -> str:
+        """Returns the engine of the run that is resumed, where "auto" leaves it open."""
+        is_open = engine == "auto" and self.header is not None
+        return self._begun["fingerprint"]["engine"] if is_open else engine
+
+    def result(
+        self,
+        rate: float,
+        chips: Sequence[ChipResult] | None = None,
+        interval: Interval | None = None,
+        reason: str | None = None,
+    ) -> PopulationResult:
+        """Returns the result at one fault rate.
+
+        Args:
+            rate: the fault rate.
+            chips: the chips; those that are known by default.
+            interval: the one that a stop rule ended with.
+            reason: why it ended; None where it was interrupted.
+        """
+        found = self._begun["fingerprint"]
+        repaired = self._begun["fault_free_repaired"]
+        return PopulationResult(
+            model=found["model"],
+            data=found["data"],
+            fault_model=text_at_rate(found["fault_model"], rate),
+            rate=rate,
+            seed=found["seed"],
+            engine=f"{found['engine']} {found['quantization']}",
+            fault_free=self.fault_free.accuracy,
+            chips=tuple(self.chips(rate).values() if chips is None else chips),
+            repair=found["repair"],
+            access_tier=found["access_tier"],
+            fault_free_repaired=repaired and ChipResult.from_dict(repaired).accuracy,
+            name=self._begun["name"],
+            stop_interval=interval,
+            reason=reason or "interrupted",
+            interrupted=reason is None,
+        )
 
     def add(self, chip: ChipResult) -> None:
         """Appends a chip."""
@@ -148,12 +213,64 @@ class Records:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._lock is not None:
+            self._lock.release()
 
     def _keep(self, chip: ChipResult) -> None:
         self._latest.setdefault(chip.fault_rate, {})[chip.index] = chip
 
 
-def merge_runs(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Records:
+def run_header(
+    name: str,
+    fingerprint: Mapping[str, Any],
+    fault_free: np.ndarray,
+    repaired: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Returns the content of `run.json`.
+
+    Args:
+        name: the model's name.
+        fingerprint: what must agree where the run is resumed.
+        fault_free: whether the fault-free model is right on each image.
+        repaired: the same of the repaired one, where there is a repair.
+    """
+    healthy, after = (
+        None if answers is None else ChipResult.from_answers(0, 0.0, 0.0, answers).to_dict()
+        for answers in (fault_free, repaired)
+    )
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "fingerprint": dict(fingerprint),
+        "fault_free": healthy,
+        "fault_free_repaired": after,
+    }
+
+
+def load_run(folder: str | os.PathLike) -> list[PopulationResult]:
+    """Reads the results in the folder of a run, one for each fault rate.
+
+    Args:
+        folder: `out` of an evaluation without a stop rule, or of `merge_runs`.
+
+    Raises:
+        ValueError: if there is no run, or one with a stop rule: its interval depends on all its
+            looks, so evaluate it again with `resume=True`, which repeats nothing.
+    """
+    records = read_run(folder)
+    if records.stopped_by_rule:
+        raise ValueError(
+            f"'{folder}' was ended by a stop rule: call evaluate_population(..., resume=True)."
+        )
+    return [
+        records.result(rate, reason=f"the {len(records.chips(rate))} chips of '{folder}'")
+        for rate in records.rates
+    ]
+
+
+def merge_runs(
+    folders: Sequence[str | os.PathLike], out: str | os.PathLike
+) -> list[PopulationResult]:
     """Joins runs of disjoint chips of one population into one folder.
 
     Args:
@@ -161,7 +278,7 @@ def merge_runs(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> 
         out: folder to write; it must not hold a run.
 
     Returns:
-        The joined records; `PopulationResult`s come from `keras_rram.evaluation.load_run(out)`.
+        The joined results, one for each fault rate, as `load_run(out)` reads them.
 
     Raises:
         ValueError: if a folder holds no run, or if the runs have different fingerprints, a stop
@@ -170,8 +287,8 @@ def merge_runs(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> 
     Example:
 
     ```python
-    evaluate_population(model, faults, chips=50, data=data, out="a")
-    evaluate_population(model, faults, chips=50, first_chip=50, data=data, out="b")
+    evaluate_population(model, faults, data, chips=50, out="a")
+    evaluate_population(model, faults, data, chips=50, first_chip=50, out="b")
     merge_runs(["a", "b"], out="both")
     ```
     """
@@ -179,12 +296,12 @@ def merge_runs(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> 
         raise ValueError(f"expected two runs or more to merge. Received: {list(folders)}")
     joined: dict[tuple[float, int], ChipResult] = {}
     first, *others = parts = [read_run(folder) for folder in folders]
-    header = _header(first)
-    if header["fingerprint"]["stop"] is not None:
+    if first.stopped_by_rule:
         raise ValueError(
             f"'{first.folder}' was ended by a stop rule, which chose its number of chips: "
             "such runs cannot be merged. Evaluate all chips in one run."
         )
+    header = first.header or {}
     for part in others:
         part.check(header["fingerprint"])
     for part in parts:
@@ -197,13 +314,12 @@ def merge_runs(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> 
                         "chooses where a run begins)"
                     )
                 joined[rate, index] = chip
-    records = Records(out)
-    records.begin(header["name"], header["fingerprint"], ChipResult.from_dict(header["fault_free"]))
     order = list(dict.fromkeys(rate for part in parts for rate in part.rates))
-    for rate, index in sorted(joined, key=lambda key: (order.index(key[0]), key[1])):
-        records.add(joined[rate, index])
-    records.close()
-    return records
+    with contextlib.closing(Records(out)) as records:
+        records.begin(header)
+        for rate, index in sorted(joined, key=lambda key: (order.index(key[0]), key[1])):
+            records.add(joined[rate, index])
+    return load_run(out)
 
 
 def read_run(folder: str | os.PathLike) -> Records:
@@ -215,12 +331,6 @@ def read_run(folder: str | os.PathLike) -> Records:
     if not (pathlib.Path(folder) / _RUN).is_file():
         raise ValueError(f"'{folder}' holds no run: it has no '{_RUN}'.")
     return Records(folder, resume=True)
-
-
-def _header(records: Records) -> dict[str, Any]:
-    if records.header is None:
-        raise ValueError(f"'{records.folder}' holds no run.")
-    return records.header
 
 
 def _read_header(folder: pathlib.Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_rram.evaluation.comparison import PairedDifference, VarianceSplit
-from keras_rram.evaluation.statistics.intervals import smallest_population
+from keras_rram.evaluation.statistics.single_chips import chips_for_bound
 
 
 def population_table(rows: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = ()) -> str:
@@ -15,10 +15,14 @@ def population_table(rows: Sequence[Mapping[str, Any]], thresholds: Sequence[flo
         thresholds: accuracies in [0, 1] to show the yield at.
 
     Returns:
-        Lines of text without a newline at the end. "5th pct" is the chips' percentile, "bound"
+        Lines of text without a newline at the end. "repaired" is the fault-free model after the
+        repair, where there is one; "5th pct" is the chips' percentile, "bound"
         its lower confidence bound, where there are enough chips for one.
     """
-    titles = ["fault rate", "chips", "fault-free", "mean", "95% interval", "sd", "5th pct"]
+    healthy = {"fault_free": "fault-free"}
+    if any(row["repair"] != "none" for row in rows):
+        healthy["fault_free_repaired"] = "repaired"
+    titles = ["fault rate", "chips", *healthy.values(), "mean", "95% interval", "sd", "5th pct"]
     titles += ["bound", "worst", *(f"yield >= {100 * threshold:.4g}" for threshold in thresholds)]
     lines = [titles]
     for row in rows:
@@ -27,19 +31,23 @@ def population_table(rows: Sequence[Mapping[str, Any]], thresholds: Sequence[flo
             [
                 f"{100 * row['rate']:.4g}",
                 str(row["chips"]),
-                percent(row["fault_free"]),
-                percent(row["mean"]),
+                *(percent(row[name]) for name in (*healthy, "mean")),
                 interval,
                 *(percent(row[name]) for name in ("sd", "q05", "q05_bound", "worst")),
                 *(percent(row[f"yield_{threshold:g}"], 1) for threshold in thresholds),
             ]
         )
     notes = ["All in percent."]
-    if methods := sorted({row["method"].split(",")[0] for row in rows if row["method"]}):
-        notes[0] += f" Interval: {'; '.join(methods)}."
+    asked = {(row["method"].split(",")[0], row["question"]) for row in rows if row["method"]}
+    if asked:
+        notes[0] += f" Interval: {'; '.join(f'{how} ({what})' for how, what in sorted(asked))}."
+    if any(row["q05"] is not None for row in rows):
+        notes.append(
+            "5th pct and yield are without the noise of finitely many images, worst is with it."
+        )
     notes += [_access(row) for row in rows[:1]]
     if any(row["q05"] is not None and row["q05_bound"] is None for row in rows):
-        notes.append(f"A bound of the 5th percentile takes {smallest_population(0.05)} chips.")
+        notes.append(f"A bound of the 5th percentile takes {chips_for_bound()} chips.")
     return "\n".join([aligned(lines), *notes])
 
 
@@ -68,7 +76,7 @@ def comparison_table(
     mine, other, found = rows[0]
     method = found.interval.method.split(",")[0]
     notes = [f"On the same chips, in percentage points. Interval: {method}."]
-    if mine["repair"] != other["repair"]:
+    if (mine["access_tier"], mine["repair"]) != (other["access_tier"], other["repair"]):
         notes.append(f"Not of one access tier. {_access(mine)} The other: {_access(other)}")
     return "\n".join([aligned(lines), *notes])
 
@@ -111,11 +119,10 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def _access(row: Mapping[str, Any]) -> str:
-    if row["repair"] == "none":
-        return "Access tier A: one model for all chips, no repair."
-    if row["access_tier"] == "B":
-        return "Access tier B: batch normalization recalibrated on each chip, no labels."
-    return f"Repair: {row['repair']}."
+    how = {"A": "one model for all chips", "B": "unlabelled images of each chip"}
+    known = how.get(row["access_tier"], "the chip's faults, or labels")
+    repair = "no repair" if row["repair"] == "none" else f"repair {row['repair']}"
+    return f"Access tier {row['access_tier']}: {known}, {repair}."
 
 
 def _has_images(splits: Mapping[float, VarianceSplit]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import parse
-from keras_rram.export.quiet import quiet
+from keras_rram.quiet import quiet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_rram.data import check_images
 from keras_rram.export.errors import ExportError
-from keras_rram.export.quiet import quiet
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.convert import bake
+from keras_rram.quiet import quiet
 
 QUANTIZATIONS = ("int8", "float32", "float16", "dynamic", "int16x8")
 """int8: integers throughout, int8 in and out; dynamic: int8 weights of large kernels, float
@@ -29,7 +30,7 @@ def convert(
 
     The faults are baked into the weights of a plain model, and the converter folds batch
     normalization into them. Weights are quantized per channel. A chip's file is made much faster
-    by `TFLitePatcher`, from one conversion of the fault-free model.
+    by `PatchableModel`, from one conversion of the fault-free model.
 
     Args:
         model: built model with one input and one output, of Drop-Connect layers or plain ones.
@@ -122,30 +123,6 @@ def check_calibration(
             "preprocessed as for the model. Received: calibration=None"
         )
     return check_images(model, calibration, "calibration")[:CALIBRATION_IMAGES]
-
-
-def check_images(model: keras.Model, images: np.ndarray, name: str = "images") -> np.ndarray:
-    """Returns images as float32 after checking that they are what the model takes."""
-    expected = tuple(model.inputs[0].shape[1:])
-    images = np.asarray(images)
-    fits = images.ndim == len(expected) + 1 and all(
-        size is None or size == received
-        for size, received in zip(expected, images.shape[1:], strict=True)
-    )
-    if not fits or not len(images):
-        raise ValueError(
-            f"`{name}` must be a non-empty array of shape {('n', *expected)}. "
-            f"Received: {name}.shape={images.shape}"
-        )
-    if images.dtype.kind != "f":
-        raise ValueError(
-            f"`{name}` must be floats, preprocessed as for the model (`Dataset.arrays` does it). "
-            f"Received: {name}.dtype={images.dtype}"
-        )
-    images = images.astype(np.float32)
-    if not np.isfinite(images).all():
-        raise ValueError(f"`{name}` must be finite. Received: NaN or infinite values")
-    return images
 
 
 def _check_model(model: keras.Model) -> None:

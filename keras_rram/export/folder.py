@@ -13,10 +13,17 @@ import numpy as np
 
 from keras_rram.chips.chip import Chip
 from keras_rram.export.errors import ExportError
+from keras_rram.export.exporter import Exporter, Labelled
 from keras_rram.export.flatbuffer import read
 from keras_rram.export.kernels import chip_gains
-from keras_rram.export.report import ExportReport, chip_identity, read_sidecar, sidecar_path
-from keras_rram.export.tflite import Exporter, Labelled
+from keras_rram.export.patchable import PatchableModel
+from keras_rram.export.sidecar import (
+    ExportReport,
+    check_format,
+    chip_identity,
+    read_sidecar,
+    sidecar_path,
+)
 from keras_rram.export.verify import Thresholds
 from keras_rram.files import written_whole
 
@@ -94,7 +101,8 @@ def export_population(
         What the folder holds.
 
     Raises:
-        ValueError: if an argument does not fit, or if the folder holds another export.
+        ValueError: if an argument does not fit, or if the folder holds another export, or one of
+            another format.
         ExportError: if a file fails its verification; those before it stay.
         OSError: if a file cannot be written.
 
@@ -120,20 +128,22 @@ def export_population(
         calibration,
         images,
         labels,
+        chips=chips,
         calibration_chips=calibration_chips,
-        gains=chip_gains(chips, model),
         thresholds=thresholds,
         also_on=also_on,
         micro_images=micro_images,
         data=data,
         command=command,
         commit=commit,
-        tflite=read(base) if base.exists() else None,
+        patchable=PatchableModel(model, read(base), chip_gains(chips, model))
+        if base.exists()
+        else None,
     )
-    if exporter.patcher is None:
+    if exporter.patchable.unmappable is not None:
         raise ExportError(
-            f"Model '{model.name}' cannot be patched: {exporter.unmappable} Export its chips one "
-            "by one with `export_tflite`, which converts each."
+            f"Model '{model.name}' cannot be patched: {exporter.patchable.unmappable} Export its "
+            "chips one by one with `export_tflite`, which converts each."
         )
     if base.exists():
         _check_same(base, exporter)
@@ -185,9 +195,10 @@ def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
         digest = identity["measured_sha256"]
         name = f"chip_{chip.seed}_{chip.index:05d}" if digest is None else f"chip_{digest[:16]}"
         names[_key(chip)] = f"{name}.tflite"
-    if len(names) != len(chips):
+    if len(set(names.values())) != len(chips):
         raise ValueError(
-            f"`chips` must differ. Received: {len(chips)} chips, {len(names)} different"
+            "`chips` must differ in seed, index or map, which name their files. Received: "
+            f"{len(chips)} chips for {len(set(names.values()))} files"
         )
     return names
 
@@ -204,7 +215,7 @@ def _check_same(base: pathlib.Path, exporter: Exporter) -> None:
                 f"'{base.parent}' holds an export of something else: its {name} is "
                 f"{found.get(name)}, and this one's is {source[name]}. Choose another folder."
             )
-    if found.get("sha256") != hashlib.sha256(exporter.tflite).hexdigest():
+    if found.get("sha256") != hashlib.sha256(exporter.patchable.tflite).hexdigest():
         raise ValueError(f"'{base}' is not the file that its sidecar describes.")
 
 
@@ -220,7 +231,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"'{place}' is damaged: {error}") from None
         if record is not None:
-            records[record["file"]] = record
+            records[check_format(record, place)["file"]] = record
     return records
 
 

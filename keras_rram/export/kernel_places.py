@@ -7,7 +7,6 @@ compared with every weight tensor of its size, and the factors come out of the c
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping
 
@@ -16,6 +15,7 @@ import numpy as np
 from keras_rram.export.errors import UnmappableError
 from keras_rram.export.flatbuffer import Graph, Tensor, parse
 from keras_rram.export.kernels import Kernel
+from keras_rram.export.place import INT8_LIMIT, Place
 
 # Position of the weights among the inputs of each operator that has them.
 _WEIGHT_INPUTS = {
@@ -33,66 +33,16 @@ _ORDERS = {
     "other": (),
 }
 _DTYPES = ("FLOAT32", "FLOAT16", "INT8")
-_INT8_LIMIT = 127
 # Rounding of the converter's own arithmetic, relative to a channel's largest weight.
 _FLOAT_TOLERANCE = {"FLOAT32": 1e-5, "FLOAT16": 1e-3}
 _ROUNDING = 0.51
 _FITTED_ROUNDING = 1.0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Place:
-    """Where, and as what, a file holds a kernel: `stored = kernel.transpose(order) * factor`.
-
-    Attributes:
-        kernel: the kernel, as Keras stores it.
-        tensor: the tensor that holds it.
-        order: the order of the kernel's axes in the file.
-        factor: float64, broadcasts against the transposed kernel: stored units per unit of weight,
-            one for each output channel. It joins the folded batch normalization and, in int8, the
-            quantization step. 0: the channel is folded away; NaN: unknown, the kernel is 0 there.
-    """
-
-    kernel: Kernel
-    tensor: Tensor
-    order: tuple[int, ...]
-    factor: np.ndarray
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether the weights are quantized."""
-        return self.tensor.type == "INT8"
-
-    @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the transposed kernel; the file's differs from it by axes of length 1."""
-        return tuple(self.kernel.values.shape[axis] for axis in self.order)
-
-    @functools.cached_property
-    def is_live(self) -> bool:
-        """Whether the stored weights depend on the kernel at all."""
-        return bool((np.nan_to_num(self.factor) != 0).any())
-
-    @functools.cached_property
-    def channel_factors(self) -> np.ndarray:
-        """`factor` as one vector over the output channels, in the order of Keras."""
-        return self.factor.transpose(np.argsort(self.order)).ravel()
-
-    def transpose(self, values: np.ndarray) -> np.ndarray:
-        """Returns an array in the kernel's layout in the file's."""
-        return values.transpose(self.order)
-
-    def restore(self, stored: np.ndarray) -> np.ndarray:
-        """Returns an array in the file's layout in the kernel's."""
-        return stored.reshape(self.shape).transpose(np.argsort(self.order))
-
-    def view(self, data: bytes | bytearray) -> np.ndarray:
-        """Returns the stored weights in `data`, with the shape `self.shape`, as a view."""
-        return self.tensor.read(data).reshape(self.shape)
-
-
 def find_places(
-    kernels: Mapping[str, Kernel], tflite: bytes | bytearray
+    kernels: Mapping[str, Kernel],
+    tflite: bytes | bytearray,
+    gains: Mapping[str, float] | None = None,
 ) -> dict[str, tuple[Place, ...]]:
     """Finds every place of every kernel in a TFLite file.
 
@@ -101,6 +51,7 @@ def find_places(
     Args:
         kernels: the kernels that the file was converted from, by name.
         tflite: bytes of the file.
+        gains: kernel name -> factor on its weights in the file, 1 where absent.
 
     Returns:
         Kernel name -> its places, at least one.
@@ -136,7 +87,10 @@ def find_places(
             found = [place for place in dead if place.kernel is kernel][:1]
         if not found:
             raise UnmappableError(_explain(kernel, weights, unclaimed))
-        places[name] = tuple(found)
+        gain = (gains or {}).get(name, 1.0)
+        places[name] = tuple(
+            dataclasses.replace(place, factor=place.factor / gain, gain=gain) for place in found
+        )
     _check_alone(places, graph)
     return places
 
@@ -177,7 +131,7 @@ def _fit(
     # A channel's step is its largest weight / 127, which is exact where the fit to rounded
     # integers is not.
     with np.errstate(invalid="ignore", divide="ignore"):
-        largest = _INT8_LIMIT / np.abs(values).max(reduced, keepdims=True)
+        largest = INT8_LIMIT / np.abs(values).max(reduced, keepdims=True)
     exact = np.copysign(largest, factor)
 
     def error(factor: np.ndarray) -> np.ndarray:

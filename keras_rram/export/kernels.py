@@ -1,4 +1,4 @@
-"""The kernels of a model, and a chip's faults, as NumPy arrays under one name each."""
+"""The kernels of a model as NumPy arrays, under one name each, and their scales on chips."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip, Programmed, erase
+from keras_rram.chips.chip import Chip
 from keras_rram.faults import Fault
 from keras_rram.layers import CONVERTIBLE, DropConnectMixin, faulty_layers, weighted_layers
 
@@ -70,25 +70,6 @@ def kernels_of(model: keras.Model) -> dict[str, Kernel]:
     return found
 
 
-def chip_faults(chip: Chip, model: keras.Model) -> dict[str, Fault]:
-    """Returns what `chip.program(model)` would write, without writing it.
-
-    Unlike those of `Chip.faults`, the masks carry the scale of layers that rescale.
-    """
-    return rescaled(chip, model, chip.faults(model))
-
-
-def rescaled(chip: Chip, model: keras.Model, faults: Mapping[str, Fault]) -> dict[str, Fault]:
-    """Returns a chip's faults with the scale of layers that rescale in their masks."""
-    scales = _scales(chip, model, faults)
-    return {
-        name: fault
-        if scales[name] == 1
-        else Fault(fault.mask * np.float32(scales[name]), fault.offset)
-        for name, fault in faults.items()
-    }
-
-
 def chip_gains(chips: Iterable[Chip], model: keras.Model) -> dict[str, float]:
     """Returns the largest factor that chips scale their healthy weights by, where it is not 1.
 
@@ -98,20 +79,18 @@ def chip_gains(chips: Iterable[Chip], model: keras.Model) -> dict[str, float]:
     gains: dict[str, float] = {}
     if any(layer.drop_connect.rescale for layer in faulty_layers(model).values()):
         for chip in chips:
-            for name, scale in _scales(chip, model, chip.faults(model)).items():
+            for name, scale in chip.scales(model).items():
                 gains[name] = max(gains.get(name, 1.0), scale)
     return {name: gain for name, gain in gains.items() if gain != 1}
 
 
-def fault_free(model: keras.Model, gains: Mapping[str, float] | None = None) -> Programmed:
-    """Makes a model healthy for a `with` block, its weights scaled by `gains`."""
-    healthy = erase(model)
-    for name, layer in faulty_layers(model).items():
-        for slot, mask in layer.fault_masks.items():
-            gain = (gains or {}).get(f"{name}/{slot}", 1.0)
-            if gain != 1:
-                mask.assign(np.full(mask.shape, gain, np.float32))
-    return healthy
+def scaled(model: keras.Model, gains: Mapping[str, float]) -> dict[str, Fault]:
+    """Returns the faults of a chip that breaks nothing and scales the weights by `gains`."""
+    kernels = kernels_of(model)
+    return {
+        name: Fault(np.ones(kernels[name].values.shape, np.float32), scale=gain)
+        for name, gain in gains.items()
+    }
 
 
 def weights_sha256(model: keras.Model) -> str:
@@ -132,14 +111,6 @@ def weights_sha256(model: keras.Model) -> str:
             digest.update(f"{values.dtype}{values.shape}".encode())
             digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-def _scales(chip: Chip, model: keras.Model, faults: Mapping[str, Fault]) -> dict[str, float]:
-    layers = faulty_layers(model)
-    return {
-        name: chip.healthy_scale(layers[name.rpartition("/")[0]], fault)
-        for name, fault in faults.items()
-    }
 
 
 def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:

@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_rram.export.flatbuffer import parse
-from keras_rram.export.quiet import quiet
+from keras_rram.quiet import quiet
 
 # LiteRT says once in a process, on stderr, that it made its delegate.
 _first_use = iter([quiet])
@@ -72,7 +72,7 @@ class LiteRTModel:
         Returns:
             array of the same shape, of the type of the file's input.
         """
-        return _encode(images, self._input)
+        return encode(images, self._input)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns the outputs of the model for float images.
@@ -91,7 +91,7 @@ class LiteRTModel:
         count = len(images)
         outputs = np.empty((count, *self._output["shape"][1:]), np.float32)
         for start in range(0, count, self.batch_size):
-            batch = _encode(images[start : start + self.batch_size], self._input)
+            batch = encode(images[start : start + self.batch_size], self._input)
             used = len(batch)
             if used < self.batch_size:
                 # A resize would prepare the delegate again, for one batch.
@@ -100,11 +100,12 @@ class LiteRTModel:
             self._interpreter.set_tensor(self._input["index"], batch)
             self._interpreter.invoke()
             raw = self._interpreter.get_tensor(self._output["index"])
-            outputs[start : start + used] = _decode(raw[:used], self._output)
+            outputs[start : start + used] = decode(raw[:used], self._output)
         return outputs
 
 
-def _encode(images: np.ndarray, details: dict) -> np.ndarray:
+def encode(images: np.ndarray, details: dict) -> np.ndarray:
+    """Returns images as the numbers of an input tensor; `details` are as LiteRT gives them."""
     dtype = np.dtype(details["dtype"])
     if dtype.kind == "f" or images.dtype == dtype:
         return np.ascontiguousarray(images, dtype)
@@ -114,7 +115,8 @@ def _encode(images: np.ndarray, details: dict) -> np.ndarray:
     return np.clip(steps, limits.min, limits.max).astype(dtype)
 
 
-def _decode(outputs: np.ndarray, details: dict) -> np.ndarray:
+def decode(outputs: np.ndarray, details: dict) -> np.ndarray:
+    """Returns the floats that the numbers of an output tensor stand for."""
     if outputs.dtype.kind == "f":
         return outputs
     scale, zero_point = details["quantization"]

@@ -1,4 +1,4 @@
-"""TFLite files on microcontrollers: TensorFlow Lite Micro as a simulator, and the file as C."""
+"""TFLite files in TensorFlow Lite Micro, as a microcontroller runs them."""
 
 import dataclasses
 import re
@@ -8,14 +8,13 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import Graph, parse
-from keras_rram.export.litert_model import LiteRTModel, _decode, _encode
-from keras_rram.export.quiet import quiet
+from keras_rram.export.litert_model import LiteRTModel, decode, encode
+from keras_rram.quiet import quiet
 
 # The interpreter ends the process, rather than raise, if some parts do not fit: always enough.
 _LARGE_ARENA = 1 << 26
 _USED = re.compile(r"Arena allocation total (\d+) bytes")
 _ALIGNMENT = 16
-_BYTES_PER_LINE = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +51,6 @@ class MicroReport:
                 f"TensorFlow Lite Micro and LiteRT give the same class on {self.agreement:.1%} of "
                 f"{self.images} images; at least {agreement:.1%} was expected."
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class CArray:
-    """A file as C++ source that any C compiler of 2011 or later also takes.
-
-    Attributes:
-        header: declares `<name>` and `<name>_len`.
-        source: defines them.
-    """
-
-    header: str
-    source: str
 
 
 class MicroModel:
@@ -133,11 +119,11 @@ class MicroModel:
                 f"Received: {images.dtype} of shape {images.shape}"
             )
         steps = np.empty((len(images), *self._output["shape"][1:]), np.int8)
-        for number, image in enumerate(_encode(images, self._input)):
+        for number, image in enumerate(encode(images, self._input)):
             self._interpreter.set_input(image[None], 0)
             self._interpreter.invoke()
             steps[number] = self._interpreter.get_output(0)[0]
-        return _decode(steps, self._output)
+        return decode(steps, self._output)
 
 
 def run_micro(
@@ -175,48 +161,6 @@ def run_micro(
         max_steps=int(np.rint(np.abs(outputs - expected).max() / step)),
         agreement=float(np.mean(outputs.argmax(-1) == expected.argmax(-1))),
     )
-
-
-def least_arena(tflite: bytes | bytearray) -> int:
-    """Returns the size in bytes, a multiple of 16, of the least arena that a file runs in."""
-    return MicroModel(tflite).arena_size
-
-
-def c_array(tflite: bytes | bytearray, name: str = "model") -> CArray:
-    """Returns a TFLite file as a C array, aligned as TensorFlow Lite Micro needs it.
-
-    Args:
-        tflite: bytes of the file.
-        name: name of the array, a C identifier. The length is `<name>_len`.
-
-    Raises:
-        ValueError: if `name` is not an identifier, or `tflite` not a TFLite file.
-    """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise ValueError(f"`name` must be a C identifier, say 'model'. Received: name={name!r}")
-    parse(tflite)
-    data = bytes(tflite)
-    lines = [
-        "    " + ", ".join(f"0x{byte:02x}" for byte in data[start : start + _BYTES_PER_LINE])
-        for start in range(0, len(data), _BYTES_PER_LINE)
-    ]
-    guard = f"{name.upper()}_H_"
-    header = (
-        f"#ifndef {guard}\n#define {guard}\n\n"
-        '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
-        f"/* A TensorFlow Lite model of {len(data)} bytes. */\n"
-        f"extern const unsigned char {name}[];\n"
-        f"extern const unsigned int {name}_len;\n\n"
-        f"#ifdef __cplusplus\n}}\n#endif\n\n#endif /* {guard} */\n"
-    )
-    source = (
-        f'#include "{name}.h"\n\n'
-        "#ifndef __cplusplus\n#include <stdalign.h>\n#endif\n\n"
-        f"alignas({_ALIGNMENT}) const unsigned char {name}[] = {{\n"
-        + ",\n".join(lines)
-        + f"\n}};\nconst unsigned int {name}_len = {len(data)}u;\n"
-    )
-    return CArray(header, source)
 
 
 def _check(tflite: bytes | bytearray) -> Graph:

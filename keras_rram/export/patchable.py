@@ -1,21 +1,22 @@
-"""Chips written into the weight bytes of one converted TFLite file."""
+"""A converted model that every chip is patched from."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip
+from keras_rram.chips.chip import Chip, program
 from keras_rram.export.calibration import quantize_int8
 from keras_rram.export.convert import check_calibration, convert
 from keras_rram.export.errors import UnmappableError
-from keras_rram.export.kernel_places import Place, find_places
-from keras_rram.export.kernels import chip_faults, fault_free, kernels_of
+from keras_rram.export.kernel_places import find_places
+from keras_rram.export.kernels import chip_gains, kernels_of, scaled
+from keras_rram.export.place import INT8_LIMIT, Place
+from keras_rram.export.reading import same_graph
+from keras_rram.export.verify import Verification, check_weights, compare
 from keras_rram.faults import Fault
-
-_INT8_LIMIT = 127
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +36,11 @@ class StuckValues:
     max_error: float
 
 
-class TFLitePatcher:
-    """Makes the TFLite file of any chip by patching the one of the fault-free model.
+class PatchableModel:
+    """A model that was converted once, fault-free, and the place of each kernel in the file.
 
-    Much faster than converting each chip: a patch copies the file once and writes the faulty
-    weights. A weight that reads as zero becomes the zero bytes (int8 weights are symmetric). Any
+    The file of a chip is a copy with its weights written into it, much faster than a conversion of
+    its own. A weight that reads as zero becomes the zero bytes (int8 weights are symmetric). Any
     other faulty value is quantized with the step of its channel, and saturates where the channel's
     range ends. Biases need no patch: folded batch normalization scales the kernel, and what it
     adds does not depend on it. `verify` shows that this holds for a model.
@@ -47,23 +48,24 @@ class TFLitePatcher:
     Args:
         model: the Keras model; its trained kernels count, not the chip it is programmed with.
         tflite: the bytes of its fault-free conversion.
-        gains: kernel name -> factor on the healthy weights in `tflite`, 1 where absent. See
-            `chip_gains`.
+        gains: kernel name -> factor on the weights in `tflite`, 1 where absent.
 
     Raises:
-        UnmappableError: if a kernel's bytes cannot be found in `tflite` beyond doubt.
         ValueError: if `tflite` is not a TFLite file.
 
     Attributes:
         tflite: the fault-free file.
-        places: kernel name -> where the file holds it.
+        gains: see above.
+        unmappable: why the file cannot be patched, if a kernel's bytes cannot be found in it beyond
+            doubt; None where all are found.
+        verification: what the last `verify` showed; None before.
 
     Example:
 
     ```python
-    patcher = TFLitePatcher.from_model(model, "int8", calibration=train_images[:300])
+    patchable = PatchableModel.convert(model, "int8", calibration=train_images[:300])
     for chip in keras_rram.population(StuckAtZero(0.2), 100):
-        tflite = patcher.patch(chip.faults(model))
+        tflite = patchable.patch(chip.faults(model))
     ```
     """
 
@@ -73,31 +75,62 @@ class TFLitePatcher:
         tflite: bytes | bytearray,
         gains: Mapping[str, float] | None = None,
     ):
-        self.tflite = bytes(tflite)
-        self.gains = dict(gains or {})
-        kernels = kernels_of(model)
-        scaled = {
-            name: dataclasses.replace(kernel, values=kernel.values * np.float32(gain))
-            for name, kernel in kernels.items()
-            if (gain := self.gains.get(name, 1.0)) != 1
-        }
-        self.places: dict[str, tuple[Place, ...]] = find_places({**kernels, **scaled}, self.tflite)
+        self.tflite, self.gains = bytes(tflite), dict(gains or {})
+        self.verification: Verification | None = None
+        self.unmappable: UnmappableError | None = None
+        self._places: dict[str, tuple[Place, ...]] = {}
+        try:
+            self._places = find_places(kernels_of(model), self.tflite, self.gains)
+        except UnmappableError as error:
+            self.unmappable = error
 
     @classmethod
-    def from_model(
+    def convert(
         cls,
         model: keras.Model,
         quantization: str = "int8",
         calibration: np.ndarray | None = None,
         batch_size: int | None = None,
-        gains: Mapping[str, float] | None = None,
+        chips: Iterable[Chip] = (),
         calibration_chips: Sequence[Chip] = (),
-    ) -> "TFLitePatcher":
-        """Converts the fault-free model once and returns its patcher; see `convert_fault_free`."""
-        tflite = convert_fault_free(
-            model, quantization, calibration, batch_size, gains, calibration_chips
-        )
-        return cls(model, tflite, gains)
+    ) -> "PatchableModel":
+        """Converts a model as if it were programmed with no chip.
+
+        Args:
+            model: see `convert`, likewise `quantization`, `calibration` and `batch_size`.
+            quantization: see there.
+            calibration: see there.
+            batch_size: see there.
+            chips: chips that are to be patched. Where layers rescale, the file's weights get the
+                largest scale of these, so that int8 weights of none of them saturate.
+            calibration_chips: for int8: chips that the activation ranges come from, rather than
+                from the fault-free model; see `quantize_int8`.
+        """
+        if calibration_chips and quantization != "int8":
+            raise ValueError(
+                "`calibration_chips` is for int8 files. Received: "
+                f"quantization={quantization!r} with {len(calibration_chips)} chips"
+            )
+        gains = chip_gains(chips, model)
+        if not calibration_chips:
+            with program(model, scaled(model, gains)):
+                return cls(model, convert(model, quantization, calibration, batch_size), gains)
+        images = check_calibration(model, quantization, calibration)
+        floats = cls.convert(model, "float32", batch_size=batch_size)
+        files = (floats.patch(chip.faults(model)) for chip in calibration_chips)
+        base = floats.patch(scaled(model, gains))
+        return cls(model, quantize_int8(base, cast(np.ndarray, images), files), gains)
+
+    @property
+    def places(self) -> dict[str, tuple[Place, ...]]:
+        """Kernel name -> where the file holds it.
+
+        Raises:
+            UnmappableError: if a kernel's bytes cannot be found.
+        """
+        if self.unmappable is not None:
+            raise self.unmappable
+        return self._places
 
     def patch(self, faults: Mapping[str, Fault]) -> bytearray:
         """Returns the TFLite file of a chip.
@@ -107,74 +140,95 @@ class TFLitePatcher:
 
         Raises:
             ValueError: if a fault does not fit the model's kernels.
-            UnmappableError: if a weight is to be stuck at a value in a channel whose scale in the
-                file is unknown, since all its weights are zero.
+            UnmappableError: if the file cannot be patched, or a weight is to be stuck at a value in
+                a channel whose scale in the file is unknown, since all its weights are zero.
         """
         patched = bytearray(self.tflite)
-        for place, fault in self._places_of(faults):
-            _write(place, fault, self._gain(place), patched)
-        for name in self.gains.keys() - faults.keys():
-            # Without a fault, a kernel is not rescaled either.
+        for name, fault in self._complete(faults).items():
             for place in self.places[name]:
-                healthy = Fault(np.ones(place.kernel.values.shape, np.float32))
-                _write(place, healthy, self._gain(place), patched)
+                place.write(patched, fault)
         return patched
 
-    def patch_chip(self, chip: Chip, model: keras.Model) -> bytearray:
-        """Returns the TFLite file of a chip of `model`, with the scale of layers that rescale."""
-        return self.patch(chip_faults(chip, model))
+    def faults_in(self, tflite: bytes | bytearray) -> dict[str, Fault]:
+        """Returns the faults that a chip's file has: patching, inverted.
 
-    def expected(self, faults: Mapping[str, Fault]) -> dict[str, np.ndarray]:
-        """Returns what a file of these faults must store for each kernel, in the kernel's layout.
+        A weight that is zero in the fault-free file already, as small int8 weights are, looks
+        healthy however faulty it is: the faults found have the same effect as the chip's, and may
+        be fewer. `Chip(measured=faults)` is the chip, and its `save` writes the map.
 
-        Computed from the weights and not from the patched bytes; for verification.
+        Returns:
+            Kernel name -> fault; the offset of a weight that changed to another value than zero is
+            that value.
+
+        Raises:
+            ValueError: if it is not a TFLite file, or differs from `self.tflite` in more than
+                weights.
         """
-        stored = {}
-        for name, places in self.places.items():
-            place, fault = places[0], faults.get(name)
-            held = np.array(place.restore(place.view(self.tflite)), order="C")
-            stored[name] = held
-            if fault is None and self._gain(place) == 1:
-                continue
-            if fault is None:
-                fault = Fault(np.ones(held.shape, np.float32))
-            gain = np.float32(self._gain(place))
-            changed, mask = _is_changed(fault, gain), fault.mask
-            if fault.offset is None:
-                # Most chips only lose weights, and a lost weight needs no arithmetic.
-                lost = mask == 0
-                np.copyto(held, 0, where=lost)
-                changed &= ~lost
-            changed = np.flatnonzero(changed)
-            if not changed.size:
-                continue
-            wanted = place.kernel.values.ravel()[changed] * (mask.ravel()[changed] / gain)
-            if fault.offset is not None:
-                wanted = wanted + fault.offset.ravel()[changed]
-            # In the layout of Keras the output channels are last.
-            factor = place.channel_factors[changed % place.channel_factors.size]
-            wanted = wanted * np.where(wanted == 0, 0.0, factor)
-            if place.is_integer:
-                wanted = np.clip(np.rint(wanted), -_INT8_LIMIT, _INT8_LIMIT)
-            held.reshape(-1)[changed] = wanted
-        return stored
+        same_graph(self.tflite, tflite)
+        found = {}
+        for name, (place, *_) in self.places.items():
+            after = place.view(tflite)
+            changed = place.view(self.tflite) != after
+            mask = place.restore(1.0 - changed.astype(np.float32))
+            stuck = changed & (after != 0)
+            offset = None
+            if stuck.any():
+                values = np.zeros(place.shape, np.float32)
+                values[stuck] = after[stuck] / np.broadcast_to(place.factor, place.shape)[stuck]
+                offset = np.ascontiguousarray(place.restore(values))
+            found[name] = Fault(np.ascontiguousarray(mask), offset)
+        return found
+
+    def check(self, tflite: bytes | bytearray, faults: Mapping[str, Fault]) -> None:
+        """Checks every byte of a chip's file, see `check_weights`."""
+        check_weights(self.places, self.tflite, tflite, self._complete(faults))
+
+    def verify(
+        self,
+        model: keras.Model,
+        faults: Mapping[str, Fault],
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        tflite: bytes | bytearray | None = None,
+    ) -> Verification:
+        """Checks a chip's file byte by byte, and runs it next to the Keras model.
+
+        Args:
+            model: the model that was converted.
+            faults: see `patch`; best of a chip that no other choice depends on.
+            images: float images `(n, ...)`, preprocessed as for the model.
+            labels: integer classes `(n,)`, for the accuracies.
+            tflite: the file, say as it was read back; defaults to a freshly patched one.
+
+        Returns:
+            What running it showed; `Verification.check` compares that with thresholds.
+
+        Raises:
+            ExportError: if a byte differs.
+        """
+        tflite = self.patch(faults) if tflite is None else tflite
+        if self.unmappable is None:
+            self.check(tflite, faults)
+        with program(model, faults):
+            self.verification = compare(model, tflite, images, labels)
+        return self.verification
 
     def stuck_values(self, faults: Mapping[str, Fault]) -> StuckValues:
         """Returns the quantization error of the faulty weights that are not zero."""
         count = saturated = 0
         errors = [np.zeros(0)]
-        for place, fault in self._places_of(faults):
-            if place is not self.places[place.kernel.name][0] or fault.offset is None:
+        for name, fault in self._complete(faults).items():
+            if fault.offset is None:
                 continue
-            stuck = place.transpose(fault.offset) != 0
-            wanted = _values(place, fault, self._gain(place))[stuck]
-            factor = np.broadcast_to(place.factor, stuck.shape)[stuck]
-            held = _stored(place, wanted, factor).astype(np.float64)
+            place = self.places[name][0]
+            where = place.transpose(fault.offset) != 0
+            wanted, stored = place.stored(fault, where)
+            factor = np.broadcast_to(place.factor, place.shape)[where]
             with np.errstate(invalid="ignore", divide="ignore"):
-                errors.append(np.where(factor == 0, 0.0, np.abs(held / factor - wanted)))
+                errors.append(np.where(factor == 0, 0.0, np.abs(stored / factor - wanted)))
             count += wanted.size
             if place.is_integer:
-                saturated += int((np.abs(np.rint(wanted * factor)) > _INT8_LIMIT).sum())
+                saturated += int((np.abs(np.rint(wanted * factor)) > INT8_LIMIT).sum())
         joined = np.concatenate(errors)
         return StuckValues(
             count,
@@ -183,104 +237,20 @@ class TFLitePatcher:
             float(joined.max()) if count else 0.0,
         )
 
-    def _gain(self, place: Place) -> float:
-        return self.gains.get(place.kernel.name, 1.0)
-
-    def _places_of(self, faults: Mapping[str, Fault]) -> list[tuple[Place, Fault]]:
-        """Returns faults with the places they go to, after checking that they fit."""
-        found = []
+    def _complete(self, faults: Mapping[str, Fault]) -> dict[str, Fault]:
+        """Returns the faults of all kernels that the file of a chip has otherwise, checked."""
+        shapes = {name: place.kernel.values.shape for name, (place, *_) in self.places.items()}
         for name, fault in faults.items():
-            if name not in self.places:
+            if name not in shapes:
                 raise ValueError(
-                    f"Expected faults of kernels {sorted(self.places)}. Received: '{name}'. The "
-                    "chip is of another model."
+                    f"Expected faults of kernels {sorted(shapes)}. Received: '{name}'. The chip "
+                    "is of another model."
                 )
-            shape = self.places[name][0].kernel.values.shape
-            if fault.mask.shape != shape:
+            if fault.mask.shape != shapes[name]:
                 raise ValueError(
-                    f"The fault of kernel '{name}' must have the kernel's shape, {shape}. "
+                    f"The fault of kernel '{name}' must have the kernel's shape, {shapes[name]}. "
                     f"Received: {fault.mask.shape}. The chip is of another model."
                 )
-            found += [(place, fault) for place in self.places[name]]
-        return found
-
-
-def convert_fault_free(
-    model: keras.Model,
-    quantization: str = "int8",
-    calibration: np.ndarray | None = None,
-    batch_size: int | None = None,
-    gains: Mapping[str, float] | None = None,
-    calibration_chips: Sequence[Chip] = (),
-) -> bytes:
-    """Converts a model as if it were programmed with no chip; see `convert`.
-
-    Args:
-        model: see `convert`, likewise `quantization`, `calibration` and `batch_size`.
-        quantization: see there.
-        calibration: see there.
-        batch_size: see there.
-        gains: kernel name -> factor on the weights, see `chip_gains`.
-        calibration_chips: for int8: chips that the activation ranges come from, rather than from
-            the fault-free model; see `quantize_int8`.
-    """
-    if calibration_chips and quantization != "int8":
-        raise ValueError(
-            "`calibration_chips` is for int8 files. Received: "
-            f"quantization={quantization!r} with {len(calibration_chips)} chips"
-        )
-    if not calibration_chips:
-        with fault_free(model, gains):
-            return convert(model, quantization, calibration, batch_size)
-    images = check_calibration(model, quantization, calibration)
-    floats = TFLitePatcher.from_model(model, "float32", batch_size=batch_size, gains=gains)
-    files = (floats.patch_chip(chip, model) for chip in calibration_chips)
-    return quantize_int8(floats.tflite, cast(np.ndarray, images), files)
-
-
-def _write(place: Place, fault: Fault, gain: float, patched: bytearray) -> None:
-    """Writes one fault at one place."""
-    view = place.view(patched)
-    changed = _is_changed(fault, np.float32(gain))
-    if fault.offset is None:
-        # Most chips only lose weights. Their zero is the same in every quantization.
-        lost = fault.mask == 0
-        np.copyto(view, 0, where=place.transpose(lost))
-        changed &= ~lost
-        if not changed.any():
-            return
-    if not place.is_live and place.kernel.values.any():
-        return
-    changed = place.transpose(changed)
-    wanted = _values(place, fault, gain)[changed]
-    factor = np.broadcast_to(place.factor, place.shape)[changed]
-    view[changed] = _stored(place, wanted, factor)
-
-
-def _is_changed(fault: Fault, gain: np.float32) -> np.ndarray:
-    """Returns which weights differ from those of the fault-free file, in the kernel's layout."""
-    changed = fault.mask != gain
-    return changed if fault.offset is None else changed | (fault.offset != 0)
-
-
-def _values(place: Place, fault: Fault, gain: float) -> np.ndarray:
-    """Returns the effective kernel in the file's layout, in units of the weights."""
-    values = place.kernel.values * (fault.mask / np.float32(gain))
-    if fault.offset is not None:
-        values = values + fault.offset
-    return place.transpose(values)
-
-
-def _stored(place: Place, wanted: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Returns weights as the file stores them: folded, quantized and saturated."""
-    if (np.isnan(factor) & (wanted != 0)).any():
-        raise UnmappableError(
-            f"Layer '{place.kernel.layer}': a weight of '{place.kernel.name}' is stuck at a value, "
-            "but all trained weights of its output channel are zero, so that the scale of the "
-            "channel in the file is unknown. Convert the programmed model instead."
-        )
-    # Adding 0 makes every -0.0 a zero of zero bytes.
-    stored = wanted * np.nan_to_num(factor) + 0.0
-    if place.is_integer:
-        stored = np.clip(np.rint(stored), -_INT8_LIMIT, _INT8_LIMIT)
-    return stored.astype(place.tensor.dtype)
+        # A healthy kernel has no gain.
+        healthy = {name: Fault(np.ones(shapes[name], np.float32)) for name in self.gains}
+        return healthy | dict(faults)

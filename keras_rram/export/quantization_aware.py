@@ -7,13 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.export.convert import CALIBRATION_IMAGES, check_images
+from keras_rram.chips.chip import erase
+from keras_rram.data import check_images, check_labels
+from keras_rram.export.convert import CALIBRATION_IMAGES
 from keras_rram.export.errors import ExportError
-from keras_rram.export.kernels import fault_free
-from keras_rram.export.quiet import quiet
 from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.drop_connect import check_rate
+from keras_rram.quiet import quiet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class QATResult:
     Attributes:
         tflite: the int8 file of the fault-free model, int8 in and out.
         model: a model of the same layers as the given one, fault-free, with the trained weights.
-            `TFLitePatcher(model, tflite)` makes the files of chips.
+            `PatchableModel(model, tflite)` makes the files of chips.
         losses: mean training loss of each epoch, under Drop-Connect.
         accuracies: training accuracy of each epoch, in `[0, 1]`, likewise.
     """
@@ -77,8 +78,8 @@ def quantization_aware_train(
 
     ```python
     result = quantization_aware_train(model, images, labels, epochs=2)
-    patcher = TFLitePatcher(result.model, result.tflite)
-    tflite = patcher.patch_chip(chip, result.model)
+    patchable = PatchableModel(result.model, result.tflite)
+    tflite = patchable.patch(chip.faults(result.model))
     ```
     """
     if keras.backend.backend() != "tensorflow":
@@ -86,10 +87,8 @@ def quantization_aware_train(
             "Quantization-aware training needs Keras on TensorFlow: load the model in a process "
             f"with KERAS_BACKEND=tensorflow. Received: backend '{keras.backend.backend()}'"
         )
-    images, labels = check_images(model, images), np.asarray(labels)
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        received = f"Received: {labels.dtype} of shape {labels.shape}"
-        raise ValueError(f"`labels` must be {len(images)} integers. {received}")
+    images = check_images(model, images)
+    labels = check_labels(labels, len(images))
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
@@ -229,7 +228,7 @@ def _carry_back(model: keras.Model, quantized: Any) -> keras.Model:
     """Returns a copy of the Keras model with the weights of the quantized one, fault-free."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    fault_free(copy)
+    erase(copy)
     wrappers = {layer.layer.name: layer for layer in quantized.layers if hasattr(layer, "layer")}
     for layer in copy.layers:
         if layer.name in wrappers:

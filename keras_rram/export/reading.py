@@ -1,4 +1,4 @@
-"""What a TFLite file says about itself, and which weights a chip's file has lost."""
+"""What a TFLite file says about itself, and in which weights two of one conversion differ."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,8 +7,7 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import Graph, parse
-from keras_rram.export.kernel_places import Place, weight_tensors
-from keras_rram.faults import Fault
+from keras_rram.export.kernel_places import weight_tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,54 +129,15 @@ def changed_weights(base: bytes | bytearray, patched: bytes | bytearray) -> dict
     Raises:
         ValueError: if the files differ in more than weights.
     """
-    graph = _same_graph(base, patched)
+    graph = same_graph(base, patched)
     return {
         tensor.index: int((tensor.read(base) != tensor.read(patched)).sum())
         for tensor, _ in weight_tensors(graph)
     }
 
 
-def faults_from_files(
-    base: bytes | bytearray,
-    patched: bytes | bytearray,
-    places: Mapping[str, tuple[Place, ...]],
-) -> dict[str, Fault]:
-    """Returns the faults that a chip's file has against its fault-free file: patching, inverted.
-
-    A weight that is zero in the fault-free file already, as small int8 weights are, looks healthy
-    however faulty it is: the faults found have the same effect as the chip's, and may be fewer.
-    `Chip(measured=faults)` is the chip, and its `save` writes the map.
-
-    Args:
-        base: the fault-free file.
-        patched: the chip's file.
-        places: where the file holds each kernel, `TFLitePatcher.places`.
-
-    Returns:
-        Kernel name -> fault; the offset of a weight that changed to another value than zero is that
-        value.
-
-    Raises:
-        ValueError: if one is not a TFLite file, or if they differ in more than weights.
-    """
-    _same_graph(base, patched)
-    found = {}
-    for name, (place, *_) in places.items():
-        before, after = place.view(base), place.view(patched)
-        changed = before != after
-        mask = place.restore(1.0 - changed.astype(np.float32))
-        stuck = changed & (after != 0)
-        offset = None
-        if stuck.any():
-            factor = np.broadcast_to(place.factor, place.shape)
-            values = np.zeros(place.shape, np.float32)
-            values[stuck] = after[stuck] / factor[stuck]
-            offset = np.ascontiguousarray(place.restore(values))
-        found[name] = Fault(np.ascontiguousarray(mask), offset)
-    return found
-
-
-def _same_graph(base: bytes | bytearray, patched: bytes | bytearray) -> Graph:
+def same_graph(base: bytes | bytearray, patched: bytes | bytearray) -> Graph:
+    """Returns the graph of two files that differ in weights alone, or raises `ExportError`."""
     graph, other = parse(base), parse(patched)
     if len(base) == len(patched):
         same = np.frombuffer(base, np.uint8) == np.frombuffer(patched, np.uint8)

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_rram.export.kernels import fault_free
-from keras_rram.export.quiet import quiet
+from keras_rram.chips.chip import erase
 from keras_rram.layers.convert import bake
+from keras_rram.quiet import quiet
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
 
@@ -70,7 +70,7 @@ def tf_keras_twin(model: keras.Model) -> Any:
     """
     import tf_keras
 
-    with fault_free(model):
+    with erase(model):
         plain = bake(model)
     if isinstance(plain, keras.Sequential):
         plain = keras.Model(plain.inputs, plain.outputs)

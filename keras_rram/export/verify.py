@@ -1,17 +1,18 @@
 """Is a chip's TFLite file what it should be? Byte by byte, and by running it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip
 from keras_rram.export.errors import ExportError
-from keras_rram.export.kernels import chip_faults
 from keras_rram.export.litert_model import LiteRTModel
-from keras_rram.export.patchable import TFLitePatcher
+from keras_rram.export.place import INT8_LIMIT, Place
 from keras_rram.faults import Fault
+
+IMAGES = 256
+"""Images that a file is verified with, at most, where nobody says."""
 
 _KERAS_BATCH = 256
 
@@ -84,7 +85,6 @@ def compare(
     tflite: bytes | bytearray,
     images: np.ndarray,
     labels: np.ndarray | None = None,
-    threads: int = 1,
 ) -> Verification:
     """Runs a TFLite file in LiteRT and compares it with a Keras model as it is programmed now.
 
@@ -93,13 +93,11 @@ def compare(
         tflite: bytes of the file.
         images: float images `(n, ...)`, preprocessed as for the model.
         labels: integer classes `(n,)`, for the accuracies.
-        threads: threads of the interpreter.
 
     Raises:
         ValueError: if the file cannot be run.
     """
-    runner = LiteRTModel(tflite, threads=threads, batch_size=min(100, len(images)))
-    outputs = runner.predict(images)
+    outputs = LiteRTModel(tflite, batch_size=min(100, len(images))).predict(images)
     expected = np.concatenate(
         [
             np.asarray(model.predict_on_batch(images[start : start + _KERAS_BATCH]))
@@ -119,26 +117,32 @@ def compare(
 
 
 def check_weights(
-    patcher: TFLitePatcher, tflite: bytes | bytearray, faults: Mapping[str, Fault]
+    places: Mapping[str, Sequence[Place]],
+    base: bytes,
+    tflite: bytes | bytearray,
+    faults: Mapping[str, Fault],
 ) -> None:
     """Checks every byte of a patched file against its chip.
 
     Each weight must be what the chip makes of the trained weight, in the file's quantization, and
     all bytes that are not weights must be those of the fault-free file.
 
+    Args:
+        places: kernel name -> where the files hold it.
+        base: the fault-free file.
+        tflite: the chip's file.
+        faults: kernel name -> fault; the weights of others must be those of `base`.
+
     Raises:
         ExportError: if a byte differs. The message names the kernel.
     """
-    if len(tflite) != len(patcher.tflite):
-        raise ExportError(
-            f"The file has {len(tflite)} bytes; its fault-free file has {len(patcher.tflite)}."
-        )
-    same = np.frombuffer(tflite, np.uint8) == np.frombuffer(patcher.tflite, np.uint8)
-    expected = patcher.expected(faults)
-    for name, places in patcher.places.items():
-        for place in places:
+    if len(tflite) != len(base):
+        raise ExportError(f"The file has {len(tflite)} bytes; its fault-free file has {len(base)}.")
+    same = np.frombuffer(tflite, np.uint8) == np.frombuffer(base, np.uint8)
+    for name, found in places.items():
+        for place in found:
             # The bytes as the chip has them, weight by weight, in the kernel's own layout.
-            held, wanted = place.restore(place.view(tflite)), expected[name]
+            held, wanted = place.restore(place.view(tflite)), _wanted(place, base, faults.get(name))
             if place.is_integer:
                 wrong = np.count_nonzero(held != wanted)
             else:
@@ -157,30 +161,20 @@ def check_weights(
         )
 
 
-def verify_patcher(
-    patcher: TFLitePatcher,
-    model: keras.Model,
-    chip: Chip,
-    images: np.ndarray,
-    labels: np.ndarray | None = None,
-) -> Verification:
-    """Patches a chip, checks its bytes, and runs it next to the Keras model with the same chip.
+def _wanted(place: Place, base: bytes, fault: Fault | None) -> np.ndarray:
+    """Returns what a file must store for a kernel, in the kernel's layout.
 
-    Args:
-        patcher: the patcher to verify.
-        model: its model.
-        chip: a chip, best one that no other choice depends on.
-        images: float images `(n, ...)`, preprocessed as for the model.
-        labels: integer classes `(n,)`, for the accuracies.
-
-    Returns:
-        What running it showed; `Verification.check` compares that with thresholds.
-
-    Raises:
-        ExportError: if a byte differs.
+    Shares with `Place.write` where the kernel is and its factors, and no arithmetic.
     """
-    faults = chip_faults(chip, model)
-    tflite = patcher.patch(faults)
-    check_weights(patcher, tflite, faults)
-    with chip.program(model):
-        return compare(model, tflite, images, labels)
+    held = np.array(place.restore(place.view(base)), order="C")
+    if fault is None:
+        return held
+    changed = np.flatnonzero(place.changed(fault))
+    weights = fault.apply(place.kernel.values).ravel()[changed]
+    # In the layout of Keras the output channels are last.
+    factor = place.channel_factors[changed % place.channel_factors.size]
+    wanted = np.where(weights == 0, 0.0, weights * factor)
+    if place.is_integer:
+        wanted = np.clip(np.rint(wanted), -INT8_LIMIT, INT8_LIMIT)
+    held.reshape(-1)[changed] = wanted
+    return held

@@ -7,18 +7,23 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fault:
-    """What a chip does to one kernel: `effective = kernel * mask + offset`.
+    """What a chip does to one kernel: `effective = kernel * mask * scale + offset`.
+
+    Faults are equal if their arrays and scales are.
 
     Attributes:
         mask: float32 array of the kernel's shape; 1 where a weight is healthy, 0 where it is lost.
         offset: float32 array of the kernel's shape, the value of a weight stuck elsewhere than at
             zero; None where a fault model has none.
+        scale: factor on the weights that are not stuck, which a chip sets where a layer rescales;
+            fault models leave it at 1.
     """
 
     mask: np.ndarray
     offset: np.ndarray | None = None
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks that the offset fits the mask."""
@@ -28,9 +33,29 @@ class Fault:
                 f"Received: offset.shape={self.offset.shape}"
             )
 
+    def __eq__(self, other: object) -> bool:
+        """Returns whether both do the same to every weight."""
+        if not isinstance(other, Fault):
+            return NotImplemented
+        same = self.scale == other.scale and np.array_equal(self.mask, other.mask)
+        return same and (
+            other.offset is None
+            if self.offset is None
+            else other.offset is not None and np.array_equal(self.offset, other.offset)
+        )
+
+    def __hash__(self) -> int:
+        """Returns a hash that agrees with `==`."""
+        return hash((self.mask.shape, self.rate))
+
+    @property
+    def factors(self) -> np.ndarray:
+        """float32 array: the factor on each weight, `mask * scale`."""
+        return self.mask if self.scale == 1 else self.mask * np.float32(self.scale)
+
     @property
     def faulty(self) -> np.ndarray:
-        """Boolean array: which weights are not what was trained."""
+        """Boolean array: which weights are not what was trained, but for the scale."""
         faulty = self.mask != 1
         return faulty if self.offset is None else faulty | (self.offset != 0)
 
@@ -41,7 +66,7 @@ class Fault:
 
     def apply(self, kernel: np.ndarray) -> np.ndarray:
         """Returns the kernel as this chip holds it."""
-        effective = kernel * self.mask
+        effective = kernel * self.factors
         return effective if self.offset is None else effective + self.offset
 
 

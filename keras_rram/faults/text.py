@@ -81,10 +81,14 @@ def parse(text: str, rate: float | None = None) -> FaultModel:
     return model if rate is None else at_rate(model, rate)
 
 
-def spec(model: FaultModel) -> str:
+def spec(model: FaultModel, with_rate: bool = True) -> str:
     """Returns the text that `parse` turns into an equal fault model.
 
     Keys with the class's default are left out.
+
+    Args:
+        model: a fault model.
+        with_rate: whether the field `rate` is in the text; without it `parse` must be told.
 
     Raises:
         TypeError: if the class has no name in `NAMES`, or a field holds what text cannot say.
@@ -106,6 +110,7 @@ def spec(model: FaultModel) -> str:
         f"{field.name}={_written(field.name, value)}"
         for field in _fields(type(model))
         if (value := getattr(model, field.name)) != _default(field) or _is_required(field)
+        if with_rate or field.name != "rate"
     ]
     return names[0] + (":" + ",".join(pairs) if pairs else "")
 

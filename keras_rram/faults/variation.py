@@ -33,7 +33,7 @@ class LognormalVariation(CellModel):
     Example:
 
     ```python
-    evaluate_population(model, LognormalVariation(0.1), data=dataset.arrays("test"))
+    evaluate_population(model, LognormalVariation(0.1), dataset.arrays("test"))
     ```
     """
 

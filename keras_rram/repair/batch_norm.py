@@ -1,4 +1,4 @@
-"""Repair of a chip after it was programmed, from unlabelled images."""
+"""RepairStep of a chip after it was programmed, from unlabelled images."""
 
 import functools
 from collections.abc import Mapping
@@ -9,12 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rram.layers import faulty_layers
+from keras_rram.chips.inference import ChipInference
+from keras_rram.data import check_images
 from keras_rram.layers.normalization import normalize_by_batch
 from keras_rram.repair.calls import Call, replaced_calls
 from keras_rram.repair.hand import Hand, Repaired
+from keras_rram.repair.protocol import Tier
 from keras_rram.repair.statistics import pooled
-from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.steps import RepairStep
 
 Tensor = Any
 Statistics = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -81,7 +83,7 @@ def recalibrate_batch_norm(
 
 
 @dataclass(frozen=True, eq=False)
-class BatchNormRecalibration(Repair):
+class BatchNormRecalibration(RepairStep):
     """`recalibrate_batch_norm` for many chips of a model, as the repair of a population.
 
     Attributes:
@@ -131,12 +133,10 @@ class _Gatherer:
         batches = -(-len(images) // batch_size)
         # Of nearly one size: what a small last one is normalized by would be noise.
         self._batches = np.array_split(np.arange(len(images), dtype=np.int32), batches)
-        self._images = ops.convert_to_tensor(images)
-        self._compiled_for: tuple[bool, ...] | None = None
+        self._run = ChipInference(model, self._statistics, [images])
 
     def gather(self) -> Statistics:
         """Returns the mean and the variance of each layer's inputs, pooled over all images."""
-        self._compile()
         parts = [self._run(batch) for batch in self._batches]
         found = {}
         for name in self._layers:
@@ -155,52 +155,13 @@ class _Gatherer:
             found[name] = (mean, variance)
         return found
 
-    def _statistics(self, call: Any, images: Tensor) -> dict[str, list[tuple[Tensor, ...]]]:
+    def _statistics(
+        self, call: Any, batch: Tensor, images: Tensor
+    ) -> dict[str, list[tuple[Tensor, ...]]]:
         found: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in self._layers}
         with replaced_calls(self._layers, functools.partial(_by_batch, found)):
-            call(images)
+            call(ops.take(images, batch, axis=0))
         return found
-
-    def _compile(self) -> None:
-        """Compiles, and again where a fault model has added offsets to the layers."""
-        signature = tuple(bool(each.fault_offsets) for each in faulty_layers(self.model).values())
-        if signature == self._compiled_for:
-            return
-        self._compiled_for = signature
-        backend = keras.backend.backend()
-        call = functools.partial(self.model, training=False)
-
-        def run(batch: Tensor) -> Any:
-            return self._statistics(call, ops.take(self._images, batch, axis=0))
-
-        self._run = run
-        if backend == "tensorflow":
-            import tensorflow as tf
-
-            self._run = tf.function(
-                run, input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False
-            )
-        elif backend == "torch":
-            import torch
-
-            self._run = torch.no_grad()(run)
-        elif backend == "jax":
-            self._run = self._compiled_jax()
-
-    def _compiled_jax(self) -> Any:
-        import jax
-
-        @jax.jit
-        def compiled(trainable: Any, others: Any, images: Tensor, batch: Tensor) -> Any:
-            call = functools.partial(self.model.stateless_call, trainable, others, training=False)
-            return self._statistics(call, images[batch])
-
-        def run(batch: Tensor) -> Any:
-            trainable = [variable.value for variable in self.model.trainable_variables]
-            others = [variable.value for variable in self.model.non_trainable_variables]
-            return compiled(trainable, others, self._images, batch)
-
-        return run
 
 
 def _by_batch(found: dict[str, list[tuple[Tensor, ...]]], name: str, layer: Any, _: Call) -> Call:
@@ -243,27 +204,6 @@ def normalizations(model: keras.Model, required: bool = True) -> dict[str, Any]:
             "one `keras.layers.BatchNormalization`. A baked or converted model may have lost it."
         )
     return layers
-
-
-def check_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Returns images in the precision of Keras, or raises ValueError where they do not fit."""
-    images = np.asarray(images)
-    expected = tuple((getattr(model, "input_shape", None) or images.shape)[1:])
-    fits = images.ndim == len(expected) + 1 and all(
-        size is None or size == received
-        for size, received in zip(expected, images.shape[1:], strict=True)
-    )
-    if not fits or not len(images):
-        raise ValueError(
-            f"`images` must be a non-empty array of shape {('n', *expected)}. Received: shape "
-            f"{images.shape} (`dataset.arrays('train')[0]` fits)"
-        )
-    if images.dtype.kind != "f":
-        raise ValueError(
-            "`images` must be floats, preprocessed as for the model. Received: dtype "
-            f"{images.dtype} (`dataset.arrays('train')[0]` gives them)"
-        )
-    return images.astype(keras.backend.floatx())
 
 
 def check_moments(moments: str) -> None:

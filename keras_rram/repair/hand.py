@@ -100,15 +100,10 @@ def responses(model: keras.Model, chip: Chip) -> dict[str, Response]:
             ones = np.ones(kernel.shape, np.float32)
             found[name] = Response(ones, ones, np.zeros_like(ones), limits[name])
             continue
-        fault, scale = faults[name], chip.healthy_scale(layers[_layer(name)], faults[name])
+        fault = faults[name]
         offset = np.zeros(kernel.shape, np.float32) if fault.offset is None else fault.offset
-        response = Response(
-            positive[name].mask * np.float32(scale),
-            negative[name].mask * np.float32(scale),
-            offset,
-            limits[name],
-        )
-        difference = np.abs(response.apply(kernel) - (kernel * fault.mask * scale + offset))
+        response = Response(positive[name].factors, negative[name].factors, offset, limits[name])
+        difference = np.abs(response.apply(kernel) - fault.apply(kernel))
         if difference.max(initial=0.0) > _TOLERANCE * float(np.max(limits[name], initial=1e-30)):
             raise ValueError(
                 "expected a chip whose cells hold weights of any value, each sign with one gain. "
@@ -214,8 +209,7 @@ class Repaired:
     def __init__(self, model: keras.Model, keep: bool = False):
         self._model, self._keep = model, keep
         self._before = [
-            (variable, np.array(ops.convert_to_numpy(variable)))
-            for variable in model.variables
+            (variable, np.array(ops.convert_to_numpy(variable))) for variable in model.variables
         ]
 
     def __enter__(self) -> keras.Model:
@@ -245,7 +239,7 @@ class Repaired:
 
 def _limit(chip: Chip, layers: Mapping[str, Any], name: str, kernel: np.ndarray) -> np.ndarray:
     """Returns the scale of the mapping that the chip's faults are computed with."""
-    parts = getattr(chip.fault_model, "models", (chip.fault_model,))
+    parts: Any = getattr(chip.fault_model, "models", (chip.fault_model,))
     mapping = next((part.mapping for part in parts if getattr(part, "mapping", None)), None)
     if mapping is None or chip.measured is not None:
         return np.abs(kernel).max(keepdims=True, initial=0.0)

@@ -19,8 +19,6 @@ from keras_rram.repair.least_squares import sample
 from keras_rram.repair.patches import check_layer, matrices, patches, positions
 from keras_rram.repair.sweep import walk
 
-_FIRST_CHIP = 1 << 30  # of a population of its own, that no evaluation takes its chips from
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inputs:
@@ -70,16 +68,18 @@ def measured(
         mean = x.mean(1, keepdims=True, dtype=np.float64)
         x = np.ascontiguousarray(x - mean, np.float32)
         second = np.ascontiguousarray(np.swapaxes(x, 1, 2)) @ x / x.shape[1]
-        moments.setdefault(name, []).append((mean[:, 0], np.float64(second)))
+        moments.setdefault(name, []).append((mean[:, 0], second.astype(np.float64)))
 
     layers = normalizations(hand.model, required=False)
     with hand.healthy():
         for index in range(max(chips, 1)):
-            with drop_connect_chip(hand, seed, index).program(hand.model) if chips else nullcontext():
+            chip = drop_connect_chip(hand, seed, index) if chips else None
+            with nullcontext() if chip is None else chip.program(hand.model):
                 found = walk(hand.model, images, layers, meet)
     return {
         name: Inputs(
-            *(np.mean([one[n] for one in parts], axis=0) for n in range(2)),
+            np.mean([mean for mean, _ in parts], axis=0),
+            np.mean([second for _, second in parts], axis=0),
             found.followers.get(name),
         )
         for name, parts in moments.items()
@@ -87,16 +87,16 @@ def measured(
 
 
 def drop_connect_chip(hand: Hand, seed: int, index: int) -> Chip:
-    """Returns a chip at the largest drop rate of a model, for what is learned once for all chips."""
+    """Returns a chip at the largest drop rate of a model, for what all chips share."""
     rate = max(1 - one for one in expected_rates(hand.layers).values())
-    return Chip(StuckAtZero(rate), seed, _FIRST_CHIP + index)
+    return Chip(StuckAtZero(rate), seed, index, stream="training")
 
 
 def known(hand: Hand) -> dict[str, Inputs]:
-    """Returns the inputs of every Drop-Connect layer as the model itself knows them, without data.
+    """Returns the inputs of every Drop-Connect layer as the model knows them, without data.
 
-    What leaves a batch normalization has the mean `beta` and the deviation `gamma` in training. Mean
-    and variance of each channel are carried on from there through activations (those of a normal
+    What leaves a batch normalization has the mean `beta` and the deviation `gamma` in training.
+    Mean and variance of each channel are carried on from there through activations (those of a normal
     variable that is clipped), sums, padding and pooling, as if channels were independent. The
     model's input is taken for normalized: mean 0, variance 1.
 
@@ -128,9 +128,8 @@ def known(hand: Hand) -> dict[str, Inputs]:
             name = kernels.get(layer.name, f"{layer.name}/kernel")
             check_layer(name, layer)
             shape = node.input_tensors[0].shape
-            inputs = Inputs(
-                *(_unrolled(layer, one, shape) for one in given[0]), _follower(outputs, graph)
-            )
+            mean, variance = (_unrolled(layer, one, shape) for one in given[0])
+            inputs = Inputs(mean, variance, _follower(outputs, graph))
             if layer.name in kernels:
                 found[layer.name] = inputs
             channels[id(outputs)] = _produced(layer, inputs)

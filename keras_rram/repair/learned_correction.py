@@ -11,7 +11,8 @@ from keras_rram.repair.batch_norm import BatchNormRecalibration, normalizations
 from keras_rram.repair.hand import Hand, Repaired
 from keras_rram.repair.input_means import Inputs, drop_connect_chip, known
 from keras_rram.repair.map_correction import output_moments
-from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.protocol import Tier
+from keras_rram.repair.steps import RepairStep
 
 _FEATURES = 5
 _WIDTH = 32
@@ -19,7 +20,7 @@ _EPOCHS = 60
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LearnedCorrection(Repair):
+class LearnedCorrection(RepairStep):
     """Lets a small network say each channel's shift and scale, from a summary of the chip's map.
 
     Access tier C, as `MapCorrection` without images, and with the same information of the chip: for
@@ -150,9 +151,8 @@ def _summaries(
 def _statistics(model: keras.Model) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {
         name: (
-            np.float64(ops.convert_to_numpy(layer.moving_mean)),
-            np.float64(ops.convert_to_numpy(layer.moving_variance)),
+            np.array(ops.convert_to_numpy(layer.moving_mean), np.float64),
+            np.array(ops.convert_to_numpy(layer.moving_variance), np.float64),
         )
         for name, layer in normalizations(model).items()
     }
-

@@ -1,4 +1,4 @@
-"""Repair by least squares: the weights that work make up for those that do not."""
+"""RepairStep by least squares: the weights that work make up for those that do not."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,17 +6,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_rram.repair.batch_norm import assign_statistics, check_images, normalizations
+from keras_rram.data import check_images
+from keras_rram.repair.batch_norm import assign_statistics, normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.patches import check_layer, from_matrices, matrices, patches, positions
-from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.protocol import Tier
+from keras_rram.repair.steps import RepairStep
 from keras_rram.repair.sweep import walk
 
 _ROUNDS = 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LeastSquares(Repair):
+class LeastSquares(RepairStep):
     """Fits the working weights of each layer to what the healthy layer makes of the same images.
 
     Access tier C: it needs the chip's map, and unlabelled images. Layer by layer in the order of
@@ -174,8 +176,8 @@ def bounded_solution(
     Weights that leave their range are fixed at its end, those whose gradient points back inside are
     freed, and the free ones are solved for, until nothing changes: block pivoting, see Portugal,
     Júdice and Vicente, "A comparison of block pivoting and interior-point algorithms for linear
-    least squares problems with nonnegative variables", Mathematics of Computation 63 (1994). It ends
-    after `_ROUNDS` in any case, with weights inside their ranges.
+    least squares problems with nonnegative variables", Mathematics of Computation 63 (1994). It
+    ends after `_ROUNDS` in any case, with weights inside their ranges.
 
     Args:
         gram: positive definite matrix `(rows, rows)`.

@@ -1,4 +1,4 @@
-"""Repair from the chip's map alone, without any image of the chip."""
+"""RepairStep from the chip's map alone, without any image of the chip."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -7,19 +7,21 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
+from keras_rram.data import check_images
 from keras_rram.layers import faulty_layers
-from keras_rram.repair.batch_norm import check_images, check_moments, normalizations
+from keras_rram.repair.batch_norm import check_moments, normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.input_means import Inputs, expected_rates, known, measured
 from keras_rram.repair.patches import matrices
-from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.protocol import Tier
+from keras_rram.repair.steps import RepairStep
 from keras_rram.repair.sweep import walk
 
 _LEAST = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MapCorrection(Repair):
+class MapCorrection(RepairStep):
     """Computes the shift and the scale of each output channel from the chip's map.
 
     Access tier C: it needs the map, and nothing that was measured on the chip. A layer's output is
@@ -32,8 +34,8 @@ class MapCorrection(Repair):
     normalization behind the layer moves along, or else the layer's bias against it. Likewise the
     variance: `sum_ij m_i w_i C_ij m_j w_j` for the covariance `C` of the inputs.
 
-    Without `images`, `mu` and the variances are those that batch normalization in front of the layer
-    stands for, see `input_means.known`, and the moving variance is scaled by
+    Without `images`, `mu` and the variances are those that batch normalization in front of the
+    layer stands for, see `input_means.known`, and the moving variance is scaled by
     `sum_i (m_i w_i)^2 v_i / (q sum_i w_i^2 v_i)`. With `images`, means and covariances are measured
     once, on the healthy model, for all chips.
 
@@ -59,7 +61,7 @@ class MapCorrection(Repair):
     moments: str = "both"
     samples: int = 10_000
     seed: int = 0
-    chips: int = 0
+    chips: int = 4
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -69,7 +71,8 @@ class MapCorrection(Repair):
         """Returns what comes into each layer."""
         if self.images is None:
             return known(hand)
-        return measured(hand, check_images(hand.model, self.images), self.samples, self.seed, self.chips)
+        images = check_images(hand.model, self.images)
+        return measured(hand, images, self.samples, self.seed, self.chips)
 
     def apply(self, hand: Hand) -> None:
         """Corrects the statistics of batch normalization, and biases where there is none."""
@@ -120,8 +123,8 @@ def output_moments(hand: Hand, inputs: Mapping[str, Inputs]) -> Iterator[OutputM
     for name, layer in layers.items():
         kernel, given, rate = f"{name}/kernel", inputs[name], rates[name]
         crossbar = hand.crossbar(kernel)
-        on_chip = matrices(crossbar, np.float64(hand.effective(kernel)))
-        trained = matrices(crossbar, np.float64(hand.trained[kernel]))
+        on_chip = matrices(crossbar, hand.effective(kernel).astype(np.float64))
+        trained = matrices(crossbar, hand.trained[kernel].astype(np.float64))
         mean, variance = (one.ravel() for one in given.output(on_chip))
         usual, usual_variance = (one.ravel() for one in given.output(trained))
         energy = np.maximum((trained**2).sum(1), 1e-30)
@@ -137,7 +140,7 @@ def output_moments(hand: Hand, inputs: Mapping[str, Inputs]) -> Iterator[OutputM
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MeanRead(Repair):
+class MeanRead(RepairStep):
     """Reads each layer once, with the mean of its inputs, and takes off what comes out.
 
     Access tier B: a chip whose layers can be read needs neither a map nor images of its own. What a

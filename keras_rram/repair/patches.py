@@ -85,9 +85,7 @@ def positions(layer: Any, shape: tuple[int, ...]) -> int:
     return int(shape[0] * np.prod(_geometry(layer, spatial)[0]))
 
 
-def _geometry(
-    layer: Any, spatial: tuple[int, ...]
-) -> tuple[tuple[int, ...], list[int], list[int]]:
+def _geometry(layer: Any, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], list[int], list[int]]:
     """Returns a convolution's output sizes, and its zeros before and after the inputs."""
     sizes, before, after = [], [], []
     for size, kernel, stride, dilation in zip(

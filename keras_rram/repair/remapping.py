@@ -1,4 +1,4 @@
-"""Repair by remapping: which weight goes to which place of a layer's crossbar."""
+"""RepairStep by remapping: which weight goes to which place of a layer's crossbar."""
 
 import dataclasses
 import functools
@@ -10,7 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from keras_rram.faults.crossbar import Crossbar
 from keras_rram.repair.hand import Hand, Response
 from keras_rram.repair.patches import from_matrices, matrices
-from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.protocol import Tier
+from keras_rram.repair.steps import RepairStep
 
 _ROUNDS = 3
 _CHUNK = 1 << 22
@@ -22,8 +23,8 @@ _FIELDS = ("positive", "negative", "offset", "limit")
 class Layout:
     """Where the weights of one kernel are on its crossbar.
 
-    A kernel is a matrix for each of its groups (see `keras_rram.repair.patches`). Weight `[g, r, c]`
-    is at the place `[groups[g], rows[g, r], columns[g, c]]`, and is written there times
+    A kernel is a matrix for each of its groups (see `keras_rram.repair.patches`). Weight
+    `[g, r, c]` is at the place `[groups[g], rows[g, r], columns[g, c]]`, and is written there times
     `signs[g, r, c]`; the periphery takes the inputs there, and brings the outputs, times the sign,
     back. So the function of the layer is what it was, whatever the layout.
 
@@ -83,15 +84,15 @@ class Layout:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Remapping(Repair):
+class Remapping(RepairStep):
     """Permutes each layer's weights over its crossbar, so that faults meet those that matter least.
 
     Access tier C: it needs the chip's map. Rows and columns of the matrix that a kernel is unrolled
     into are permuted, channels of a depthwise kernel and groups too; the periphery brings inputs to
     their rows and outputs back, so that without faults the function is the same. The cost of a
     weight at a place is the squared distance from the weight to what the place can hold
-    (`Response.low`, `Response.high`), relative to the energy of its output channel. Rows and columns
-    are assigned in turn, `rounds` times, each by the Hungarian method.
+    (`Response.low`, `Response.high`), relative to the energy of its output channel. Rows and
+    columns are assigned in turn, `rounds` times, each by the Hungarian method.
 
     Then each weight is written as close to its value as its place allows. That alone makes up for
     much where weights are pairs of cells: a cell stuck on is worth the largest weight, but its

@@ -1,4 +1,4 @@
-"""Repair by training: a chip's working weights go on learning around its faults."""
+"""RepairStep by training: a chip's working weights go on learning around its faults."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -6,25 +6,23 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from keras_rram.data import check_images
 from keras_rram.layers import faulty_layers
-from keras_rram.repair.batch_norm import (
-    check_images,
-    normalizations,
-    recalibrate_batch_norm,
-)
+from keras_rram.repair.batch_norm import normalizations, recalibrate_batch_norm
 from keras_rram.repair.hand import Hand
-from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.protocol import Tier
+from keras_rram.repair.steps import RepairStep
 
 RECALIBRATION_IMAGES = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Retraining(Repair):
+class Retraining(RepairStep):
     """Trains a chip for a few hundred steps, with its faults held and no weight dropped.
 
     Access tier C: it needs the map, images and labels. Stuck weights get no gradient, since the
-    mask is in the forward pass. Every `every` steps the weights are written to the chip anew, within
-    the range that its cells hold: what a cell does to a weight can depend on the weight's sign.
+    mask is in the forward pass. Every `every` steps the weights are written to the chip anew,
+    within the range that its cells hold: what a cell does to a weight can depend on the weight's sign.
     All other weights train as well: biases and batch normalization are digital, and so are layers
     that no fault can reach. In the end batch normalization is recalibrated on the first images.
 

@@ -1,4 +1,4 @@
-"""Repair by spare columns: each tile has a few bit lines more than it needs."""
+"""RepairStep by spare columns: each tile has a few bit lines more than it needs."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -9,18 +9,19 @@ from scipy.optimize import linear_sum_assignment
 from keras_rram.chips.chip import Chip
 from keras_rram.faults.crossbar import TILE, Crossbar, KernelShape, checked_tile
 from keras_rram.repair.hand import Hand, Response
+from keras_rram.repair.protocol import Tier
 from keras_rram.repair.remapping import distance
-from keras_rram.repair.steps import Repair, Tier
+from keras_rram.repair.steps import RepairStep
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SpareColumns(Repair):
+class SpareColumns(RepairStep):
     """Lets the spare columns of each tile take over those that lose most to faults.
 
-    Access tier C: it needs the chip's map. A column of a tile is the part of an output channel's sum
-    that the tile computes. What it loses is the squared distance of its weights from what their
-    places can hold, relative to the energy of the output channel; the spare columns have faults too,
-    drawn like all others. Which spare takes over which column is an assignment. In the end weights
+    Access tier C: it needs the chip's map. A column of a tile is the part of an output channel's
+    sum that the tile computes. What it loses is the squared distance of its weights from what their
+    places can hold, relative to the energy of the output channel; the spare columns have faults
+    too, drawn like all others. Which spare takes over which column is an assignment. In the end weights
     are written as close to their values as their places allow, as by `Remapping`.
 
     Joined with `Remapping`, spare columns come first.
@@ -85,9 +86,7 @@ class SpareColumns(Repair):
             stay = cost(positive[inside], negative[inside], offset[inside])
             gains = np.stack(
                 [
-                    np.bincount(
-                        line, stay - cost(*(part[at, one] for part in spare)), self.tile[1]
-                    )
+                    np.bincount(line, stay - cost(*(part[at, one] for part in spare)), self.tile[1])
                     for one in range(self.columns)
                 ],
                 axis=1,

@@ -2,23 +2,22 @@
 
 import dataclasses
 import hashlib
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip
 from keras_rram.repair.hand import Hand, Repaired
-
-Tier = Literal["B", "C"]
-"""What a repair may know of a chip. B: outputs on unlabelled images; C: its map, or labels."""
+from keras_rram.repair.protocol import Tier
 
 
-class Repair:
+class RepairStep:
     """Base of the repairs, which are frozen dataclasses of their options and their data.
 
     A repair is called on a programmed model and works at once; the `with` block gives the model
-    back what it was. `Repair.then` joins repairs, each of which works on what the one before left.
+    back what it was. `RepairStep.then` joins repairs, each of which works on what the one before
+    left.
 
     A subclass works in `apply`. What it computes once for all chips of a model goes through
     `prepared`, and is left out of pickles.
@@ -64,7 +63,7 @@ class Repair:
         """Repairs the model in hand."""
         raise NotImplementedError
 
-    def then(self, later: "Repair") -> "Repair":
+    def then(self, later: "RepairStep") -> "RepairStep":
         """Returns the repair that does this one and then another."""
         return Sequence((*_parts(self), *_parts(later)))
 
@@ -109,8 +108,8 @@ class Repair:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sequence(Repair):
-    """Several repairs, one after the other; made by `Repair.then`.
+class Sequence(RepairStep):
+    """Several repairs, one after the other; made by `RepairStep.then`.
 
     Attributes:
         parts: the repairs, in order.
@@ -118,7 +117,7 @@ class Sequence(Repair):
 
     name: ClassVar[str] = "sequence"
 
-    parts: tuple[Repair, ...]
+    parts: tuple[RepairStep, ...]
 
     @property
     def access_tier(self) -> Tier:  # type: ignore[override]
@@ -136,7 +135,7 @@ class Sequence(Repair):
         return "+".join(part.fingerprint for part in self.parts)
 
 
-def _parts(repair: Repair) -> tuple[Repair, ...]:
-    if not isinstance(repair, Repair):
-        raise TypeError(f"expected a `Repair`. Received: {repair!r}")
+def _parts(repair: RepairStep) -> tuple[RepairStep, ...]:
+    if not isinstance(repair, RepairStep):
+        raise TypeError(f"expected a `RepairStep`. Received: {repair!r}")
     return repair.parts if isinstance(repair, Sequence) else (repair,)

@@ -1,4 +1,4 @@
-"""One walk of images through a model, layer by layer, on which layers can be changed as it comes."""
+"""One walk of images through a model, on which its layers can be changed as they come."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -1,58 +1,134 @@
-"""The study's figures, drawn from runs: loss and accuracy over the epochs, and the 2 x 2."""
+"""The study's figures, drawn from runs, in one style: a column of a printed page wide.
+
+Each is written twice: as vectors (`.svg`) and as pixels (`.png`).
+"""
 
 import os
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from keras_rram.files import written_whole
 from keras_rram.plots.populations import COLOURS
+from keras_rram.study.judgement import Verdict
 from keras_rram.study.published import Published
 
 _STUDY = "#777777"
+_WIDTH = 3.5  # inches: one column
+_STYLE = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.1,
+    "legend.frameon": False,
+    "legend.fontsize": 6.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "keras_rram",  # equal figures are equal files
+}
 
 ARMS = {
-    "chips": "scale of evaluation other than in training, running statistics",
-    "chips_repaired": "the same, statistics recalibrated on the chip",
-    "chips_other_scale": "one scale in training and evaluation, running statistics",
-    "chips_other_scale_repaired": "the same, statistics recalibrated on the chip",
+    "chips": "scale of evaluation other than in training",
+    "chips_repaired": "the same, recalibrated",
+    "chips_other_scale": "one scale",
+    "chips_other_scale_repaired": "one scale, recalibrated",
 }
 """The populations of the 2 x 2, for a run of the protocol `published`."""
 
+_VERDICTS = {"confirmed": "o", "refuted": "X", "open": "D", "not comparable": "|"}
+_DECIDED = ("confirmed", "refuted")
+_PROTOCOLS = {"text": "-", "published": (0, (1.5, 1))}
 
+
+@matplotlib.rc_context(_STYLE)
+def overview_figure(
+    judged: Sequence[tuple[Verdict, Verdict]], path: str | os.PathLike[str]
+) -> None:
+    """Draws for each finding by how much it holds, in both tiers, with the 95% interval.
+
+    Right of the line the finding holds, left of it the opposite.
+
+    Args:
+        judged: each finding's verdict in tier A and in tier B.
+        path: of the files to write, without a suffix.
+    """
+    findings = list(dict.fromkeys(pair[0].finding for pair in judged))
+    figure = Figure(figsize=(_WIDTH, 0.42 * len(findings) + 1.0), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="black", linewidth=0.8)
+    for place, finding in enumerate(findings):
+        axes.text(
+            0.01, place - 0.36, finding.statement, transform=axes.get_yaxis_transform(), fontsize=6
+        )
+        verdicts = [v for pair in judged if pair[0].finding == finding for v in enumerate(pair)]
+        for number, (tier, verdict) in enumerate(verdicts):
+            at = place - 0.3 + 0.75 * (number + 1) / (len(verdicts) + 1)
+            _verdict(axes, at, COLOURS[tier], verdict)
+    for tier, name in enumerate(("tier A: chips as they are", "tier B: recalibrated")):
+        axes.plot([], [], color=COLOURS[tier], label=name)
+    axes.plot([], [], color="black", linestyle=_PROTOCOLS["published"], label="protocol published")
+    for verdict_name, marker in _VERDICTS.items():
+        face = "black" if verdict_name in _DECIDED else "white"
+        axes.plot([], [], marker, color="black", markersize=3.5, markerfacecolor=face,
+                  label=verdict_name)  # fmt: skip
+    axes.set_yticks([])
+    axes.set_ylim(len(findings) - 0.4, -0.7)
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xlabel("points by which it holds (logarithmic beyond 1)")
+    axes.xaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside lower center", ncols=2)
+    _save(figure, path)
+
+
+def _verdict(axes: Any, at: float, colour: str, verdict: Verdict) -> None:
+    finding, found = verdict.finding, verdict.interval
+    bound = finding.margin if finding.value is None else finding.value
+    ends = 100 * (np.array([found.low, found.estimate, found.high]) - bound)
+    low, middle, high = -ends[::-1] if finding.is_below else ends
+    style = _PROTOCOLS[verdict.kind[1]]
+    axes.plot([low, high], [at, at], color=colour, linewidth=0.9, linestyle=style)
+    face = colour if verdict.verdict in _DECIDED else "white"
+    axes.plot(middle, at, _VERDICTS[verdict.verdict], color=colour, markersize=3.5,
+              markerfacecolor=face, markeredgewidth=0.7)  # fmt: skip
+
+
+@matplotlib.rc_context(_STYLE)
 def study_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> None:
-    """Draws loss (above) and accuracy (below) over the epochs, a column for each panel.
+    """Draws loss (left) and accuracy (right) over the epochs, a row for each panel.
 
     The first chip is what the study plots. The grey band is what it reports, the diamonds are the
     final population: mean with its 5th to 95th percentile, as it is and recalibrated.
 
     Args:
         runs: finished runs, one for each panel.
-        path: PNG file to write.
+        path: of the files to write, without a suffix.
     """
-    figure = Figure(figsize=(2.9 * len(runs) + 0.6, 5.2), layout="constrained")
-    rows = figure.subplots(2, len(runs), squeeze=False, sharex="col")
-    for column, run in enumerate(runs):
-        loss, accuracy = rows[0][column], rows[1][column]
+    figure = Figure(figsize=(_WIDTH, 1.25 * len(runs) + 0.6), layout="constrained")
+    rows = figure.subplots(len(runs), 2, squeeze=False, sharex="row", width_ratios=(2, 3))
+    for (loss, accuracy), run in zip(rows, runs, strict=True):
         _losses(loss, run)
         _accuracies(accuracy, run)
-        loss.set_title(f"{run.panel.name}: {run.panel.title}", fontsize=9)
-        accuracy.set_xlabel("epoch")
-    rows[0][0].set_ylabel("loss")
-    rows[1][0].set_ylabel("accuracy")
-    lowest = min(axes.get_ylim()[0] for axes in rows[1])
-    for axes in rows[1]:
+        loss.set_title(f"{run.panel.name}: {run.panel.title}", loc="left")
+        loss.set_ylabel("loss")
+        accuracy.set_ylabel("accuracy")
+    for axes in rows[-1]:
+        axes.set_xlabel("epoch")
+    lowest = min(axes.get_ylim()[0] for axes in rows[:, 1])
+    for axes in rows[:, 1]:
         axes.set_ylim(max(lowest, 0), 1.01)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    for axes in rows.ravel():
-        axes.grid(color="#DDDDDD", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
     # Of the last panel: the first, without faults, may have fewer curves.
-    handles, labels = rows[1][-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    handles, labels = rows[-1][1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     _save(figure, path)
 
 
@@ -87,7 +163,7 @@ def _accuracies(axes: Any, run: Published) -> None:
     width = max(epochs[-1] * 0.04, 0.3)
     for place, name, colour, label in (
         (1, "chips", COLOURS[1], "population"),
-        (2, "chips_repaired", COLOURS[2], "population, recalibrated"),
+        (2, "chips_repaired", COLOURS[2], "recalibrated"),
     ):
         if name in run.chips:
             values = run.chips[name]
@@ -99,20 +175,21 @@ def _accuracies(axes: Any, run: Published) -> None:
                 reach,
                 fmt="D",
                 color=colour,
-                markersize=4,
-                capsize=2,
+                markersize=3,
+                capsize=1.5,
                 label=label,
             )
 
 
+@matplotlib.rc_context(_STYLE)
 def collapse_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> None:
     """Draws the 2 x 2 of evaluation scale and statistics: mean over chips, and each chip.
 
     Args:
         runs: finished runs that have all four populations.
-        path: PNG file to write.
+        path: of the files to write, without a suffix.
     """
-    figure = Figure(figsize=(max(6.5, 1.7 * len(runs) + 1.5), 4.4), layout="constrained")
+    figure = Figure(figsize=(max(_WIDTH, 0.6 * len(runs) + 0.6), 2.6), layout="constrained")
     axes = figure.subplots()
     for number, (name, label) in enumerate(ARMS.items()):
         places = np.arange(len(runs)) + 0.19 * (number - 1.5)
@@ -120,22 +197,26 @@ def collapse_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> 
         for place, run in zip(places, runs, strict=True):
             values = run.chips[name]
             jitter = 0.12 * ((np.arange(len(values)) * 0.618) % 1 - 0.5)
-            axes.plot(place + jitter, values, ".", color=colour, markersize=2.5, alpha=0.35)
+            axes.plot(place + jitter, values, ".", color=colour, markersize=1.5, alpha=0.35,
+                      rasterized=True)  # fmt: skip
         means = [run.chips[name].mean() for run in runs]
         axes.bar(places, means, 0.17, color=colour, alpha=0.45, label=label)
-    axes.set_xticks(
-        range(len(runs)), [f"{run.panel.name}\n{run.panel.title}" for run in runs], fontsize=8
-    )
+    axes.set_xticks(range(len(runs)), [_place(run) for run in runs])
+    axes.set_xlabel("panel: number of bottlenecks")
     axes.set_ylabel("accuracy of chips")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    axes.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=2)
     _save(figure, path)
 
 
+def _place(run: Published) -> str:
+    count = len(run.panel.options.get("replaced", ())) or run.panel.options.get("bottlenecks")
+    return f"{run.panel.name}: {count}"
+
+
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    for form, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        with written_whole(f"{os.fspath(path)}.{form}") as temporary:
+            figure.savefig(temporary, format=form, dpi=200, metadata=metadata)

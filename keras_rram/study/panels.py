@@ -1,30 +1,13 @@
-"""The study's panels as short records, each with a tiny, a short and a full version.
+"""The study's panels as short records; how they are run is in `setups`.
 
 Source: "Exploration of Linear Bottleneck Architecture for RRAM Fault-tolerant Deep Learning"
 (2024). What it reports is given here in the words of a table; where it shows a curve only, its
 final value or plateau was read from the figure, to half a point on MNIST and a point on CIFAR-10.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-import keras
-
-from keras_rram import models
-from keras_rram.faults import StuckAtZero
-from keras_rram.layers.drop_connect import DropConnect
-from keras_rram.training.recipes import RECIPES, Recipe
-
-PROTOCOLS = ("text", "published")
-"""`text`: all kernels of the faulty blocks drop and every weight has one scale, as the study's text
-says. `published`: as its code did, the depthwise kernels alone drop, and kept weights are scaled by
-`1 / (1 - rate)` in training but not on a chip."""
-
-SCALES = ("smoke", "short", "paper")
-"""`smoke`: seconds, on the offline digits, to see that everything works. `short`: fits two CPU
-cores. `paper`: the study's epochs, for a GPU."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +26,8 @@ class Panel:
         curve: the study's final accuracy or plateau, low to high, in [0, 1]; None if not shown.
         expectation: what we expect, and why.
         good: accuracy in [0, 1] that the yield is given at.
+        minutes: about how long an epoch takes on two CPU cores, by network.
         scope: roles that drop, in the protocol `text`.
-        short_epochs: epochs at scale `short`, by network.
-        minutes: about how long training takes on two CPU cores at scale `short`, by network.
         explains_collapse: whether the 2 x 2 of evaluation scale and statistics is evaluated.
     """
 
@@ -60,42 +42,9 @@ class Panel:
     curve: tuple[float, float] | None
     expectation: str
     good: float
+    minutes: Mapping[str, float]
     scope: str = "blocks"
-    short_epochs: Mapping[str, int] = field(default_factory=dict)
-    minutes: Mapping[str, float] = field(default_factory=dict)
     explains_collapse: bool = False
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How a panel is run at one scale.
-
-    Attributes:
-        dataset: name of the dataset, see `keras_rram.data.sources.load`.
-        train_images: training images, a stratified part; None for all.
-        recipe: how to train.
-        builder: name of the builder in `keras_rram.models`.
-        options: its arguments.
-        validation_chips: chips that are followed after each epoch; the first one alone is what the
-            study plots.
-        validation_images: test images for it; None for all.
-        chips: chips of the final population.
-        images: test images for each; None for all.
-        repair_images: unlabelled training images for the recalibration of batch normalization.
-        hardware: what it is meant for.
-    """
-
-    dataset: str
-    train_images: int | None
-    recipe: Recipe
-    builder: str
-    options: Mapping[str, Any]
-    validation_chips: int
-    validation_images: int | None
-    chips: int
-    images: int | None
-    repair_images: int
-    hardware: str
 
 
 def _mnist(
@@ -120,8 +69,7 @@ def _mnist(
         curve=curve,
         expectation=expectation,
         good=0.95,
-        short_epochs={"strided": 20, "published": 5},
-        minutes={"strided": 5 + bottlenecks, "published": 1.5 * bottlenecks},
+        minutes={"strided": 0.25 + 0.05 * bottlenecks, "published": 0.3 * bottlenecks},
         explains_collapse=explains_collapse,
     )
 
@@ -134,7 +82,6 @@ def _cifar(
     reported: str,
     curve: tuple[float, float] | None,
     expectation: str,
-    epochs: int = 8,
     **others: Any,
 ) -> Panel:
     return Panel(
@@ -149,8 +96,7 @@ def _cifar(
         curve=curve,
         expectation=expectation,
         good=0.8,
-        short_epochs={"resnet20": epochs},
-        minutes={"resnet20": epochs * (1.5 + 0.3 * len(replaced))},
+        minutes={"resnet20": 1.5 + 0.3 * len(replaced)},
         **others,
     )
 
@@ -170,16 +116,10 @@ def _architecture(network: str, title: str, rate: float) -> Panel:
         expectation="plain training falls to chance, Drop-Connect does not",
         good=0.8,
         scope="all",
-        short_epochs={network: 8 if network == "resnet20" else 4},
-        minutes={network: 12.0 if network == "resnet20" else 15.0},
+        minutes={network: {"resnet20": 1.5, "mobilenet_v2": 3.75, "vgg13": 6.0}[network]},
     )
 
 
-_SMOKE_OPTIONS: dict[str, dict[str, Any]] = {
-    "resnet20": {"width": 4},
-    "mobilenet_v2": {"alpha": 0.1},
-}
-_SHORT_OPTIONS: dict[str, dict[str, Any]] = {"mobilenet_v2": {"alpha": 0.35}}
 _SIX = (4, 6, 10, 12, 16, 18)
 _NEARLY_ALL = (2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18)
 _CLEAN = "as reported: nothing is faulty"
@@ -207,7 +147,6 @@ PANELS: dict[str, Panel] = {
             "93% after 100 epochs",
             (0.923, 0.923),
             _CLEAN,
-            epochs=40,
             scope="convolutions",
         ),
         _cifar(
@@ -270,6 +209,8 @@ PANELS: dict[str, Panel] = {
         _architecture("resnet20", "ResNet20", 0.3),
         _architecture("mobilenet_v2", "MobileNetV2", 0.0),
         _architecture("mobilenet_v2", "MobileNetV2", 0.3),
+        _architecture("vgg13", "VGG13", 0.0),
+        _architecture("vgg13", "VGG13", 0.3),
     )
 }
 
@@ -280,113 +221,3 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "all_panels": tuple(PANELS),
 }
 """Names for several panels at once."""
-
-
-def setup(panel: Panel, scale: str, protocol: str = "text", network: str | None = None) -> Setup:
-    """Returns how a panel is run.
-
-    Args:
-        panel: one of `PANELS`.
-        scale: one of `SCALES`.
-        protocol: one of `PROTOCOLS`.
-        network: one of the panel's networks; default: its first, at scale `paper` the study's own.
-
-    Raises:
-        ValueError: for an unknown name.
-
-    Example:
-
-    ```python
-    how = setup(PANELS["2B"], "short")
-    model = build(PANELS["2B"], how, "text", seed=0)
-    train(model, data.load(how.dataset), how.recipe, seed=0)
-    ```
-    """
-    for name, value, known in (("scale", scale, SCALES), ("protocol", protocol, PROTOCOLS)):
-        if value not in known:
-            raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}")
-    network = network or default_network(panel, scale)
-    if network not in panel.networks:
-        raise ValueError(
-            f"Panel {panel.name} can be run with {panel.networks}. Received: network={network!r}"
-        )
-    is_mnist = panel.dataset == "mnist"
-    options = dict(panel.options)
-    if is_mnist:
-        options["variant"] = network
-        # The study's code added the shortcut of the first bottleneck by broadcasting its input.
-        options["broadcast_shortcut"] = protocol == "published" and network == "published"
-    builder = "mini_mobilenet" if is_mnist else network
-    paper = RECIPES["mnist" if is_mnist else "cifar10"]
-    if scale == "smoke":
-        recipe = dataclasses.replace(RECIPES["digits"], epochs=2)
-        options |= _SMOKE_OPTIONS.get(builder, {})
-        return Setup(
-            "digits", 256, recipe, builder, options, 2, 40, 3, 40, 64, "any machine, seconds"
-        )
-    if scale == "paper":
-        return Setup(
-            panel.dataset, None, paper, builder, options, 5, None, 100, None, 1024, "one GPU"
-        )
-    options |= _SHORT_OPTIONS.get(builder, {})
-    epochs = panel.short_epochs[network]
-    short = paper if is_mnist else RECIPES["cifar10_short"]
-    recipe = dataclasses.replace(short, epochs=epochs)
-    return Setup(
-        dataset=panel.dataset,
-        train_images=None,
-        recipe=recipe,
-        builder=builder,
-        options=options,
-        validation_chips=5,
-        validation_images=1_000,
-        chips=100 if is_mnist else 50,
-        images=None if network == "strided" or not panel.fault_rate else 2_000,
-        repair_images=512,
-        hardware="2 CPU cores",
-    )
-
-
-def default_network(panel: Panel, scale: str) -> str:
-    """Returns the network that a panel is run with unless one is named."""
-    return "published" if scale == "paper" and "published" in panel.networks else panel.networks[0]
-
-
-def build(
-    panel: Panel,
-    how: Setup,
-    protocol: str,
-    seed: int,
-    rescale: bool | None = None,
-    input_shape: tuple[int, int, int] = (28, 28, 1),
-    classes: int = 10,
-) -> keras.Model:
-    """Returns a panel's untrained model.
-
-    Args:
-        panel: one of `PANELS`.
-        how: its setup.
-        protocol: one of `PROTOCOLS`.
-        seed: seed of the weights and of the masks in training.
-        rescale: whether kept and healthy weights are scaled by `1 / (1 - rate)`; default: as the
-            protocol trains. Built with the other value and given the same weights, the model is
-            evaluated at the other scale.
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
-    """
-    published = protocol == "published"
-    rescale = published if rescale is None else rescale
-    scope = "depthwise" if published and panel.scope == "blocks" else panel.scope
-    keras.utils.set_random_seed(seed)
-    return getattr(models, how.builder)(
-        **how.options,
-        drop_connect=DropConnect(panel.drop_rate, rescale=rescale, seed=seed),
-        scope=scope,
-        input_shape=input_shape,
-        classes=classes,
-    )
-
-
-def fault_model(panel: Panel) -> StuckAtZero:
-    """Returns what the chips of a panel are drawn from."""
-    return StuckAtZero(panel.fault_rate)

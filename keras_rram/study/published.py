@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_rram.study.answers import FILE as ANSWERS
+from keras_rram.study.answers import Answers, read_answers
 from keras_rram.study.panels import PANELS, Panel
 
-FILES = ("record.json", "history.csv", "chips.csv")
+SCHEMA = "keras_rram.study/1"
+FILES = ("record.json", "history.csv", "chips.csv", ANSWERS)
+"""What is published of a run; runs from before answers were kept lack the last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +25,13 @@ class Published:
         record: the content of its `record.json`.
         history: name -> one value for each epoch.
         chips: population -> accuracy of each chip, by its number.
+        answers: each chip's answers; None where they were not kept.
     """
 
     record: dict[str, Any]
     history: dict[str, np.ndarray]
     chips: dict[str, np.ndarray]
+    answers: Answers | None = None
 
     @property
     def panel(self) -> Panel:
@@ -33,18 +39,41 @@ class Published:
         return PANELS[self.record["panel"]]
 
     @property
-    def kind(self) -> tuple[str, str, str]:
-        """Network, protocol and scale."""
-        return self.record["network"], self.record["protocol"], self.record["scale"]
+    def kind(self) -> tuple[str, str, str, str]:
+        """Network, protocol, scale and method: runs of one kind differ in panel and seed."""
+        record = self.record
+        return record["network"], record["protocol"], record["scale"], record["method"]
+
+    @property
+    def training(self) -> tuple[Any, ...]:
+        """What must be equal where two panels are compared."""
+        record = self.record
+        recipe = record["setup"]["recipe"]
+        return record["epochs"], record["train_images"], tuple(map(str, recipe.items()))
+
+    def population(self, name: str) -> str:
+        """The name of a population, or that of the only one, where nothing is faulty."""
+        return name if name in self.chips else "chips"
 
 
 def read(folder: pathlib.Path) -> list[Published]:
-    """Reads all finished runs in a folder, in the order of the study's panels."""
+    """Reads all finished runs in a folder, in the order of the study's panels.
+
+    Raises:
+        ValueError: for a record of another schema.
+    """
     found = []
     for path in sorted(folder.glob("*/record.json")):
         record = json.loads(path.read_text())
-        if record["panel"] in PANELS:
-            found.append(Published(record, _history(path.parent), _chips(path.parent)))
+        if record.get("schema") != SCHEMA:
+            raise ValueError(
+                f"expected the schema {SCHEMA!r}. Received: {record.get('schema')!r} in '{path}' "
+                "(run the panel again)"
+            )
+        if record["panel"] not in PANELS:
+            continue
+        history, chips = _history(path.parent), _chips(path.parent)
+        found.append(Published(record, history, chips, read_answers(path.parent)))
     order = list(PANELS)
     return sorted(found, key=lambda run: (order.index(run.panel.name), run.record["name"]))
 

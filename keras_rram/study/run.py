@@ -7,6 +7,7 @@ killed at any moment: training from the last epoch, populations from the last ch
     history.csv                     a row for each epoch, with the accuracy of each followed chip
     chips/, chips_repaired/, ...    the records of each population, see `POPULATIONS`
     chips.csv                       population, chip, correct answers, images
+    answers.npz                     each chip's answer to each image, see `published.Answers`
     record.json                     what was run, and every figure
     figure.png                      the study's curves: loss and accuracy over the epochs
 """
@@ -26,17 +27,21 @@ import numpy as np
 from keras_rram.chips.chip import Chip
 from keras_rram.data.dataset import Dataset
 from keras_rram.data.sources import load
-from keras_rram.evaluation.comparison import crossed_components
-from keras_rram.evaluation.population import Evaluation, run_population
+from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
+from keras_rram.evaluation.statistics.anova import crossed_components
 from keras_rram.files import written_whole
 from keras_rram.plots import populations as plots
 from keras_rram.repair.batch_norm import BatchNormRecalibration
-from keras_rram.study.panels import Panel, Setup, build, fault_model
-from keras_rram.training.loop import train
+from keras_rram.study.answers import write_answers
+from keras_rram.study.methods import METHODS, STUDY
+from keras_rram.study.panels import Panel
+from keras_rram.study.published import SCHEMA
+from keras_rram.study.setups import Setup, build, fault_model
 from keras_rram.training.on_chips import ChipValidation
 
-SCHEMA = "keras_rram.study/1"
+CHIPS_SEED = 0
+"""Seed of the population, the same for all training seeds: chips and seeds are crossed."""
 
 POPULATIONS = {
     "chips": (False, False),
@@ -59,7 +64,8 @@ class Run:
         scale: name of the scale.
         protocol: "text" or "published".
         network: name of the network.
-        seed: seed of the weights, the order of the images, the masks and the population of chips.
+        seed: seed of the weights, the order of the images and the masks.
+        method: name of the way it is trained, one of `METHODS`.
     """
 
     panel: Panel
@@ -68,12 +74,14 @@ class Run:
     protocol: str
     network: str
     seed: int = 0
+    method: str = STUDY
 
     @property
     def name(self) -> str:
         """Name of its folder, unique among all runs."""
+        method = "" if self.method == STUDY else f"-{self.method}"
         seed = f"-seed{self.seed}" if self.seed else ""
-        return f"{self.panel.name}-{self.network}-{self.protocol}-{self.scale}{seed}"
+        return f"{self.panel.name}-{self.network}-{self.protocol}-{self.scale}{method}{seed}"
 
     @property
     def populations(self) -> tuple[str, ...]:
@@ -92,6 +100,7 @@ def run_panel(
     provenance: Mapping[str, Any] | None = None,
     verbose: str | int = "auto",
     jobs: int = 1,
+    resume: bool = True,
 ) -> dict[str, Any]:
     """Runs one panel, or continues it, and returns its record.
 
@@ -103,12 +112,13 @@ def run_panel(
         provenance: what `record.json` shall say of its origin, such as command and commit.
         verbose: as in `model.fit`.
         jobs: processes for the populations.
+        resume: whether to go on with a run that was stopped, and to keep one that is finished.
 
     Returns:
         The content of `record.json`.
 
     Raises:
-        ValueError: if the folder holds something else than this run.
+        ValueError: if the folder holds something else than this run, or anything without `resume`.
         KeyboardInterrupt: if Ctrl-C ended it early; what was finished is kept.
 
     Example:
@@ -121,6 +131,11 @@ def run_panel(
     """
     folder = pathlib.Path(out) / run.name
     folder.mkdir(parents=True, exist_ok=True)
+    if not resume and any(folder.iterdir()):
+        raise ValueError(
+            f"expected no run in '{folder}' with resume=False. Received: one (name another folder, "
+            "or remove it)"
+        )
     if (finished := _finished(run, folder)) is not None:
         return finished
     dataset = load(run.setup.dataset, data_dir, download)
@@ -133,20 +148,22 @@ def run_panel(
     found: dict[str, PopulationResult] = {}
     for name in run.populations:
         is_other_scale, is_repaired = POPULATIONS[name]
-        evaluation = run_population(
+        found[name] = evaluate_population(
             _at_scale(run, model, dataset, is_other_scale),
             fault_model(run.panel),
-            chips,
             dataset.arrays("test", run.setup.images),
-            seed=run.seed,
+            chips,
+            seed=CHIPS_SEED,
             repair=BatchNormRecalibration(images) if is_repaired else None,
             out=str(folder / name),
             resume=True,
             jobs=1 if is_repaired else jobs,
         )
-        found[name] = _complete(evaluation)
+        if found[name].interrupted:
+            raise KeyboardInterrupt
     record = _record(run, model, dataset, history, found, provenance or {})
     _write(folder / "chips.csv", _chips_csv(found))
+    write_answers(folder, found, dataset.indices("test", run.setup.images))
     plots.training_curves(history, folder / "figure.png")
     _write(folder / "record.json", json.dumps(record, indent=1) + "\n")
     return record
@@ -171,27 +188,21 @@ def _trained(
     run: Run, dataset: Dataset, folder: pathlib.Path, verbose: str | int
 ) -> tuple[keras.Model, list[dict[str, float]]]:
     """Returns the trained model and its history, trained now or before."""
-    model = build(
-        run.panel,
-        run.setup,
-        run.protocol,
-        run.seed,
-        input_shape=dataset.input_shape,
-        classes=dataset.classes,
-    )
+    model = _built(run, dataset)
     checkpoint = folder / "checkpoint.npz"
     validation = ChipValidation(
         *dataset.arrays("test", run.setup.validation_images),
         fault_model(run.panel),
         run.setup.validation_chips if run.panel.fault_rate else 1,
-        run.seed,
+        CHIPS_SEED,
         each_chip=True,
     )
     if run.protocol == "published":
         validation.chips = [
-            _UnscaledChip(chip.fault_model, chip.seed, chip.index) for chip in validation.chips
+            _UnscaledChip(chip.fault_model, chip.seed, chip.index, stream=chip.stream)
+            for chip in validation.chips
         ]
-    result = train(
+    result = METHODS[run.method].train(
         model,
         dataset,
         run.setup.recipe,
@@ -211,6 +222,19 @@ def _trained(
     return model, history
 
 
+def _built(run: Run, dataset: Dataset, rescale: bool | None = None) -> keras.Model:
+    model = build(
+        run.panel,
+        run.setup,
+        run.protocol,
+        run.seed,
+        rescale=rescale,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+    )
+    return METHODS[run.method].prepare(model, fault_model(run.panel), run.seed)
+
+
 class _UnscaledChip(Chip):
     """A chip as the study's code evaluates it: healthy weights unscaled, whatever training did."""
 
@@ -226,23 +250,9 @@ def _at_scale(run: Run, model: keras.Model, dataset: Dataset, is_other_scale: bo
     rescale = is_other_scale
     if rescale == trained:
         return model
-    twin = build(
-        run.panel,
-        run.setup,
-        run.protocol,
-        run.seed,
-        rescale=rescale,
-        input_shape=dataset.input_shape,
-        classes=dataset.classes,
-    )
+    twin = _built(run, dataset, rescale)
     twin.set_weights(model.get_weights())
     return twin
-
-
-def _complete(evaluation: Evaluation) -> PopulationResult:
-    if evaluation.interrupted:
-        raise KeyboardInterrupt
-    return evaluation.results[0]
 
 
 def _record(
@@ -263,6 +273,7 @@ def _record(
         "protocol": run.protocol,
         "scale": run.scale,
         "seed": run.seed,
+        "method": run.method,
         **provenance,
         "backend": keras.backend.backend(),
         "dataset": dataset.name,

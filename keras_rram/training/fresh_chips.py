@@ -25,8 +25,8 @@ class FreshChips(keras.callbacks.Callback):
         fault_model: what the chips' faults are drawn from; or its text, see
             `keras_rram.faults.parse`.
         every: steps that a chip stays.
-        seed: seed of the population of chips. Take another one than for the chips that the model
-            is evaluated on.
+        seed: seed of the population of chips, which are those of the stream "training": never the
+            ones that the model is validated or evaluated on.
 
     Example:
 
@@ -40,8 +40,8 @@ class FreshChips(keras.callbacks.Callback):
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"`every` must be an integer >= 1. Received: every={every!r}")
         self.fault_model = parse(fault_model) if isinstance(fault_model, str) else fault_model
-        Chip(self.fault_model, seed)
         self.every, self.seed = every, seed
+        self._chip(0)  # checks fault model and seed
         self._stack = ExitStack()
         self._epoch_start = self._seen = 0
         self._held: int | None = None
@@ -50,8 +50,11 @@ class FreshChips(keras.callbacks.Callback):
         """Takes the model, and raises if a chip cannot be programmed into it."""
         super().set_model(model)
         # Before training compiles its step: a fault model with offsets adds variables.
-        with Chip(self.fault_model, self.seed).program(model):
+        with self._chip(0).program(model):
             pass
+
+    def _chip(self, index: int) -> Chip:
+        return Chip(self.fault_model, self.seed, index, stream="training")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Counts the steps of the epochs before, those before a resume included."""
@@ -66,7 +69,7 @@ class FreshChips(keras.callbacks.Callback):
         if index == self._held:
             return
         self._remove()
-        self._stack.enter_context(Chip(self.fault_model, self.seed, index).program(self.model))
+        self._stack.enter_context(self._chip(index).program(self.model))
         self._held = index
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -28,7 +28,8 @@ class ChipValidation(keras.callbacks.Callback):
         labels: integer labels of shape `(n,)`.
         fault_model: what the chips' faults are drawn from.
         chips: number of chips.
-        seed: seed of the population of chips.
+        seed: seed of the population of chips, which are those of the stream "validation": what is
+            chosen by them was not chosen by the chips of an evaluation.
         batch_size: images in one batch of the evaluation; does not change the result.
         each_chip: whether the accuracy of each chip is a metric of its own.
 
@@ -60,7 +61,7 @@ class ChipValidation(keras.callbacks.Callback):
             raise ValueError(f"`batch_size` must be an integer >= 1. Received: {batch_size!r}")
         self.images = images
         self.labels = labels
-        self.chips = population(fault_model, chips, seed)
+        self.chips = population(fault_model, chips, seed, stream="validation")
         self.batch_size = batch_size
         self.each_chip = each_chip
 

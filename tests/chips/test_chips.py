@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -6,8 +7,11 @@ import sys
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keras_rram import Chip, StuckAtZero, bake, erase, faulty_layers, population
+from keras_rram.chips import STREAMS, program
 from keras_rram.faults import Fault
 from keras_rram.layers import DropConnectDense
 from keras_rram.layers.drop_connect import DropConnect
@@ -91,6 +95,70 @@ def test_chips_and_layers_differ(model):
     assert (drawn[0] != other_seed).any()
 
 
+def test_streams_share_no_chip_whatever_the_seeds():
+    """Not one generator of one stream is one of another, and so equal masks are chance alone."""
+    layers = tuple(f"layer{number}/kernel" for number in range(4))
+    seen = {}
+    for stream in STREAMS:
+        for seed, index in itertools.product((0, 1, 2, 7, 2**32 - 1), (0, 1, 2, 2**32 - 1)):
+            for name in layers:
+                key = Chip(StuckAtZero(0.1), seed, index, stream=stream)._key(name)
+                state = str(np.random.default_rng(key).bit_generator.state)
+                assert state not in seen, (seen[state], (stream, seed, index, name))
+                seen[state] = stream, seed, index, name
+    assert len(seen) == 4 * 20 * 4
+
+
+@given(
+    one=st.tuples(st.sampled_from(STREAMS), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+    other=st.tuples(st.sampled_from(STREAMS), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+)
+def test_the_key_of_a_kernel_is_that_of_one_chip(one, other):
+    """Lengths differ between evaluation and the others, and all else is in a digest."""
+    keys = [
+        Chip(StuckAtZero(0.1), seed, index, stream=stream)._key("block/kernel")
+        for stream, seed, index in (one, other)
+    ]
+    assert (keys[0] == keys[1]) == (one == other)
+    for key, (stream, *_) in zip(keys, (one, other), strict=True):
+        assert len(key) == (6 if stream == "evaluation" else 8)
+        assert all(0 <= word < 2**32 for word in key)
+
+
+def test_masks_of_two_streams_are_independent(model):
+    draws = [
+        Chip(StuckAtZero(0.5), seed=0, stream=stream).faults(model)["head/kernel"].mask
+        for stream in STREAMS
+    ]
+    size = draws[0].size
+    for one, other in itertools.combinations(draws, 2):
+        assert abs((one == other).mean() - 0.5) < 4 * (0.25 / size) ** 0.5
+
+
+def test_the_stream_is_part_of_the_identity(tmp_path):
+    chip = Chip(StuckAtZero(0.1), 3, 4, stream="calibration")
+    assert chip != Chip(StuckAtZero(0.1), 3, 4)
+    assert repr(chip).endswith("seed=3, index=4, stream='calibration')")
+    assert "stream" not in repr(Chip(StuckAtZero(0.1)))
+    chip.save(tmp_path / "chip.npz")
+    assert Chip.load(tmp_path / "chip.npz") == chip
+    assert population(StuckAtZero(0.1), 5, 3, stream="calibration")[4] == chip
+    with pytest.raises(ValueError, match="`stream` must be one of"):
+        Chip(StuckAtZero(0.1), stream="test")
+
+
+def test_chips_with_measured_maps_compare_and_hash():
+    mask = np.array([[1.0, 0.0]], "float32")
+    chips = [Chip(measured={"a": Fault(mask.copy(), offset)}) for offset in (None, 1 - mask)]
+    same = [Chip(measured={"a": Fault(mask.copy(), offset)}) for offset in (None, 1 - mask)]
+    assert chips == same
+    assert chips[0] != chips[1]
+    assert chips[0] != Chip(measured={"a": Fault(1 - mask)})
+    assert chips[0] != Chip(measured={"b": Fault(mask)})
+    assert len({*chips, *same}) == 2
+    assert Fault(mask) != mask.tolist()
+
+
 def test_program_writes_and_erase_restores_ones(model):
     chip = Chip(StuckAtZero(0.3), seed=1)
     chip.program(model)
@@ -141,6 +209,37 @@ def test_compiled_functions_see_each_chip_and_new_offsets(model):
         np.testing.assert_allclose(outputs, outputs[:, :1].repeat(4, 1), rtol=1e-5)
         assert np.abs(outputs - healthy).max() > 1e-3
     np.testing.assert_array_equal(model.predict(images, verbose=0), healthy)
+
+
+def test_faults_carry_the_scale_of_their_layer():
+    layers = [
+        DropConnectDense(4, drop_connect=DropConnect(0.2, rescale=True), name="scaled"),
+        DropConnectDense(4, drop_connect=0.2, name="unscaled"),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    chip = Chip(StuckAtZero(0.2), seed=1)
+    faults = chip.faults(model)
+    assert {name: fault.scale for name, fault in faults.items()} == chip.scales(model)
+    assert chip.scales(model) == {"scaled/kernel": 1.25, "unscaled/kernel": 1.0}
+    assert set(np.unique(faults["scaled/kernel"].mask)) == {0, 1}
+    with program(model, faults) as programmed:
+        scaled = to_numpy(programmed.get_layer("scaled").fault_masks["kernel"])
+        np.testing.assert_array_equal(scaled, faults["scaled/kernel"].mask * np.float32(1.25))
+        assert scaled.max() == 1.25
+    # Those of a measured chip are at its achieved rate, whatever scale they came with.
+    measured = Chip(measured=faults)
+    rate = faults["scaled/kernel"].rate
+    assert measured.scales(model)["scaled/kernel"] == 1 / (1 - rate)
+    assert measured.faults(model)["scaled/kernel"].scale == 1 / (1 - rate)
+
+
+def test_faults_of_another_model_are_refused_and_nothing_is_programmed(model):
+    before = masks(model)
+    shape = before["head/kernel"].shape
+    faults = {name: Fault(np.zeros(shape, "float32")) for name in ("head/kernel", "no/kernel")}
+    with pytest.raises(ValueError, match=r"\['no/kernel'\]"):
+        program(model, faults)
+    assert_same(masks(model), before)
 
 
 def test_rescale_scales_the_healthy_weights_of_a_chip():
@@ -225,7 +324,7 @@ def test_files_that_are_no_chip(tmp_path):
 
 
 def test_bad_identities():
-    for arguments in ({"seed": -1}, {"index": 1.5}, {"seed": True}):
+    for arguments in ({"seed": -1}, {"index": 1.5}, {"seed": True}, {"index": 2**32}):
         with pytest.raises(ValueError, match="must be an integer >= 0"):
             Chip(StuckAtZero(0.1), **arguments)
     with pytest.raises(ValueError, match="needs a fault model"):

@@ -5,8 +5,9 @@ import pytest
 from scipy import special, stats
 
 from keras_rram.evaluation.chip_result import ChipResult
-from keras_rram.evaluation.comparison import crossed_components, paired_difference, variance_split
+from keras_rram.evaluation.comparison import paired_difference, variance_split
 from keras_rram.evaluation.results import PopulationResult
+from keras_rram.evaluation.statistics.anova import crossed_components
 from keras_rram.evaluation.statistics.folds import fold_of
 from keras_rram.evaluation.statistics.two_way import two_way, two_way_interval
 

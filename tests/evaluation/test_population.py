@@ -15,8 +15,8 @@ import pytest
 
 from keras_rram import StuckAtZero
 from keras_rram.chips import chip as chips
-from keras_rram.evaluation.population import evaluate_population, load_run, run_population
-from keras_rram.evaluation.run_folder import merge_runs
+from keras_rram.evaluation.population import evaluate_population, evaluate_rates
+from keras_rram.evaluation.run_folder import load_run, merge_runs
 from keras_rram.evaluation.statistics.folds import fold_of, stratified_folds
 from keras_rram.evaluation.statistics.stopping import StopRule
 from tests.classifiers import classifier, digits, right_answers, training_digits
@@ -39,8 +39,10 @@ def loop(model):
 
 
 def evaluate(model, count=6, rate=0.2, seed=5, **options):
-    options = {"engine": "keras", "progress": False, "data": digits(), **options}
-    return evaluate_population(model, StuckAtZero(rate), count, seed=seed, **options)
+    options = {"engine": "keras", "progress": False, "data": digits(), "seed": seed, **options}
+    if "rates" in options:
+        return evaluate_rates(model, StuckAtZero(rate), chips=count, **options)
+    return evaluate_population(model, StuckAtZero(rate), chips=count, **options)
 
 
 def content(folder):
@@ -56,11 +58,14 @@ def test_matches_the_users_own_loop(model, loop, engine):
     assert result.indices == tuple(range(10)) and result.rate == 0.2 and result.seed == 5
     name = "litert" if engine == "auto" and IS_TENSORFLOW else "keras"
     assert result.engine == f"{name} float32" and result.repair == "none"
-    assert result.fault_model["config"] == {"rate": 0.2, "exact": False}
+    assert result.fault_model == "stuck_at_zero:rate=0.2"
+    assert result.reason == "all 10 chips on all images" and not result.interrupted
 
 
 def test_rates_share_their_chips(model, loop):
-    results = evaluate(model, 4, rate=0.0, rates=[0.1, 0.2, 0.4])
+    curve = evaluate(model, 4, rate=0.0, rates=[0.1, 0.2, 0.4])
+    results = list(curve)
+    assert curve.results == tuple(results) and curve.engine == "keras float32"
     assert [result.rate for result in results] == [0.1, 0.2, 0.4]
     np.testing.assert_array_equal(results[1].matrix, loop[:4])
     # Nested masks: each chip has the faults of the lower rates, and more.
@@ -81,13 +86,14 @@ def test_results_are_on_disk_after_every_chip(model, tmp_path):
     seen = []
 
     @contextlib.contextmanager
-    def look(model, faults):
+    def look(model, chip):
         path = tmp_path / "run" / "chips.jsonl"
-        seen.append(path.read_bytes().count(b"\n"))
+        # There is no file yet when the fault-free model is repaired.
+        seen.append(path.read_bytes().count(b"\n") if chip else -1)
         yield
 
     result = evaluate(model, 4, repair=look, out=tmp_path / "run")
-    assert seen == [0, 1, 2, 3]
+    assert [count for count in seen if count >= 0] == [0, 1, 2, 3]
     assert result.repair.endswith("look")
     assert load_run(tmp_path / "run") == [result]
 
@@ -95,7 +101,7 @@ def test_results_are_on_disk_after_every_chip(model, tmp_path):
 def test_a_finished_run_is_read_and_not_repeated(model, tmp_path, monkeypatch):
     first = evaluate(model, out=tmp_path / "run")
     before = content(tmp_path / "run")
-    monkeypatch.setattr("keras_rram.evaluation.runner.prepare", None)
+    monkeypatch.setattr("keras_rram.evaluation.engines.choose.open_engine", None)
     assert evaluate(model, out=tmp_path / "run", resume=True, engine="auto") == first
     assert content(tmp_path / "run") == before
 
@@ -148,12 +154,11 @@ def test_refuses_to_mix_and_says_what_differs(model, tmp_path, name, change):
         model = classifier()
         model.get_layer("head").bias.assign_add(np.full(10, 1e-6, np.float32))
     if change.get("repair"):
-        change["repair"] = lambda model, faults: contextlib.nullcontext()
+        change["repair"] = lambda model, chip: contextlib.nullcontext()
     options = {"engine": "keras", "seed": 5, "progress": False, "data": digits(), **change}
+    options |= {"chips": 8, "out": tmp_path / "run", "resume": True}
     with pytest.raises(ValueError, match=rf"must not be mixed. What differs is .*{name}: "):
-        evaluate_population(
-            model, StuckAtZero(0.2, exact), 8, out=tmp_path / "run", resume=True, **options
-        )
+        evaluate_population(model, StuckAtZero(0.2, exact), **options)
     assert content(tmp_path / "run") == before
 
 
@@ -177,9 +182,9 @@ def test_runs_of_disjoint_chips_merge(model, tmp_path):
     evaluate(model, 3, rates=rates, first_chip=3, out=tmp_path / "b")
     evaluate(model, 3, rates=rates, out=tmp_path / "a")
     whole = evaluate(model, 6, rates=rates, out=tmp_path / "whole")
-    merge_runs([tmp_path / "b", tmp_path / "a"], tmp_path / "both")
+    both = merge_runs([tmp_path / "b", tmp_path / "a"], tmp_path / "both")
     assert content(tmp_path / "both") == content(tmp_path / "whole")
-    assert load_run(tmp_path / "both") == whole
+    assert load_run(tmp_path / "both") == both == list(whole)
 
 
 def test_runs_that_do_not_belong_together_do_not_merge(model, tmp_path):
@@ -200,8 +205,8 @@ def interrupt(after):
     count = iter(range(1000))
 
     @contextlib.contextmanager
-    def press(model, faults):
-        if next(count) == after:
+    def press(model, chip):
+        if chip and next(count) == after:
             raise KeyboardInterrupt
         yield
 
@@ -211,13 +216,14 @@ def interrupt(after):
 
 def test_ctrl_c_ends_with_what_there_is(model, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        found = run_population(
-            model, StuckAtZero(0.2), 6, digits(), seed=5, rates=[0.1, 0.2, 0.3], progress=False,
+        found = evaluate_rates(
+            model, StuckAtZero(0.2), [0.1, 0.2, 0.3], digits(), 6, seed=5, progress=False,
             repair=interrupt(8), out=tmp_path / "run",
         )  # fmt: skip
     assert found.interrupted and "Interrupted" in caplog.text
     assert [len(result.chips) for result in found.results] == [6, 2]
-    assert found.reasons == ("all 6 chips on all images", "interrupted")
+    reasons = [(result.reason, result.interrupted) for result in found]
+    assert reasons == [("all 6 chips on all images", False), ("interrupted", True)]
     rest = evaluate(
         model, 6, rates=[0.1, 0.2, 0.3], repair=interrupt(-1), out=tmp_path / "run", resume=True
     )
@@ -232,8 +238,8 @@ def test_ctrl_c_before_the_first_chip(model):
 RULE = {"pilot_chips": 8, "pilot_images": 32, "chip_overhead_images": 5.0}
 
 
-def rule(target, cap=40):
-    return StopRule(target, max_chips=cap, test_images=300, **RULE)
+def rule(target):
+    return StopRule(target, **RULE)
 
 
 def check_folds(result, model, loop):
@@ -246,11 +252,8 @@ def check_folds(result, model, loop):
 
 
 def test_a_stop_rule_spends_fewer_answers_and_says_why(model, loop):
-    found = run_population(
-        model, StuckAtZero(0.2), 40, digits(), "keras", 5, stop=rule(0.03), progress=False
-    )
-    (result,) = found.results
-    assert "reached" in found.reasons[0]
+    result = evaluate(model, 40, stop=rule(0.03))
+    assert "reached" in result.reason
     interval = result.mean_interval()
     assert interval.half_width <= 0.03 and interval == result.stop_interval
     assert sum(chip.total for chip in result.chips) <= loop.size / 2
@@ -259,12 +262,8 @@ def test_a_stop_rule_spends_fewer_answers_and_says_why(model, loop):
 
 
 def test_a_stop_rule_that_cannot_be_met_spends_what_it_may(model, loop, tmp_path):
-    found = run_population(
-        model, StuckAtZero(0.2), 40, digits(), "keras", 5, stop=rule(0.0005), progress=False,
-        out=tmp_path / "run",
-    )  # fmt: skip
-    assert "caps" in found.reasons[0]
-    (result,) = found.results
+    result = evaluate(model, 40, stop=rule(0.0005), out=tmp_path / "run")
+    assert "caps" in result.reason
     assert len(result.chips) == 40
     check_folds(result, model, loop)
     # Chips that had answered a part of the images before were shown the others only.
@@ -287,12 +286,8 @@ def test_a_stopped_run_resumes_from_anywhere(model, tmp_path):
 
 def test_ctrl_c_between_two_looks_keeps_the_images_that_chips_share(model, loop):
     # The second look shows the chips of the first more images.
-    found = run_population(
-        model, StuckAtZero(0.2), 8, digits(), seed=5, stop=rule(0.0005, 8), progress=False,
-        repair=interrupt(11),
-    )  # fmt: skip
-    (result,) = found.results
-    assert found.interrupted and len(result.chips) == 8 and result.folds > 1
+    result = evaluate(model, 8, stop=rule(0.0005), repair=interrupt(11))
+    assert result.interrupted and len(result.chips) == 8 and result.folds > 1
     assert result.stop_interval is None and result.mean_interval().half_width > 0
 
 
@@ -306,6 +301,10 @@ def test_int8_differs_from_float_and_needs_calibration(model):
     assert abs(result.mean - evaluate(model, 4).mean) < 0.05
     with pytest.raises(ValueError, match="expected `calibration`"):
         evaluate(model, 4, quantization="int8", engine="auto")
+
+
+class BadTier:
+    access_tier = "D"
 
 
 @pytest.mark.parametrize(
@@ -328,13 +327,18 @@ def test_int8_differs_from_float_and_needs_calibration(model):
         ({"parallel": "dask"}, "scheduler='tcp://host:8786'"),
         ({"parallel": "dask", "scheduler": "tcp://x:1", "jobs": 2}, "without jobs"),
         ({"scheduler": "tcp://x:1"}, "expected parallel='dask' with a scheduler"),
+        ({"repair": BadTier()}, "expected access_tier as one of"),
         ({"resume": True}, "Received: out=None"),
         ({"stop": 0.7}, "target_half_width between 0 and 0.5"),
-        ({"stop": rule(0.01)}, "expected a StopRule with max_chips=6"),
+        ({"stop": 0.01, "count": 3}, "expected max_chips >= 4 with a stop rule"),
         ({"data": None}, "expected `data`"),
-        ({"data": (digits()[0][..., 0], digits()[1])}, "expected test images of shape"),
+        (
+            {"data": (digits()[0][..., 0], digits()[1])},
+            "`test images` must be a non-empty",
+        ),
         ({"data": (digits()[0], np.eye(10)[digits()[1]])}, "one-hot"),
         ({"data": (digits()[0], digits()[1] + 1)}, "expected labels from 0 to 9"),
+        ({"data": (digits()[0], digits()[1] - 1)}, "classes from 0"),
     ],
 )
 def test_bad_arguments(model, tmp_path, options, message):
@@ -367,7 +371,7 @@ import sys, time
 import numpy as np
 import keras
 from keras_rram import StuckAtZero, layers
-from keras_rram.evaluation.population import evaluate_population
+from keras_rram.evaluation.population import evaluate_rates
 
 model = keras.Sequential([
     keras.Input((6,)),
@@ -378,8 +382,8 @@ rng = np.random.default_rng(0)
 for weight in model.trainable_weights:
     weight.assign(rng.normal(size=weight.shape))
 data = rng.normal(size=(400, 6)).astype("float32"), rng.integers(0, 3, 400)
-evaluate_population(model, StuckAtZero(0.1), 40, data, rates=[0.1, 0.3], out=sys.argv[1],
-                    resume=True, progress=False)
+evaluate_rates(model, StuckAtZero(0.1), [0.1, 0.3], data, 40, out=sys.argv[1],
+               resume=True, progress=False)
 """
 
 

@@ -12,12 +12,12 @@ from keras_rram.evaluation.statistics.intervals import Interval, wilson_interval
 from keras_rram.evaluation.statistics.two_way import chip_interval, two_way, two_way_interval
 from tests.populations import populations
 
-CONFIG = {"class_name": "StuckAtZero", "config": {"rate": 0.1}}
+FAULTS = "stuck_at_zero:rate=0.1"
 
 
 def population(chips, **options):
     fields = {
-        "model": "abc", "data": "digits 123", "fault_model": CONFIG, "rate": 0.1, "seed": 0,
+        "model": "abc", "data": "digits 123", "fault_model": FAULTS, "rate": 0.1, "seed": 0,
         "engine": "keras", "fault_free": 0.98, "name": "mini",
     }  # fmt: skip
     return PopulationResult(**(fields | {"chips": tuple(chips)} | options))
@@ -45,10 +45,12 @@ def test_figures_by_hand():
     assert result.sd == pytest.approx((0.0008 / 3 - noise) ** 0.5)
     assert (result.worst.index, result.worst.accuracy) == (2, 0.88)
     assert result.quantile(0.5) == pytest.approx(0.9)
-    assert result.quantile(0) == 0.88
-    good = result.yield_at(0.9)
+    assert result.quantile(0, images="test_set") == 0.88
+    assert result.quantile(0) == pytest.approx(0.9 - 0.02 * result.sd / result.raw_sd)
+    good = result.yield_at(0.9, images="test_set")
     assert (good.passed, good.chips) == (3, 4)
-    assert good.interval == wilson_interval(3, 4)
+    wilson = wilson_interval(3, 4, question="new chips, this test set")
+    assert good.interval == wilson
 
 
 def test_chips_are_sorted():
@@ -96,42 +98,58 @@ def test_chips_on_folds_have_a_mean_but_no_quantiles():
 
 
 def test_the_stop_rules_interval_is_kept():
-    interval = Interval(0.9, 0.89, 0.91, 0.95, "look 2", 12.0)
+    interval = Interval(0.9, 0.89, 0.91, 0.95, "new chips, this test set", "look 2", 12.0)
     result = population(counted(900, 910), stop_interval=interval)
     assert result.mean_interval() == interval
     assert result.summary()["half_width"] == pytest.approx(0.01)
     with pytest.raises(ValueError, match="confidence of the stop rule"):
         result.mean_interval(0.9)
-    assert PopulationResult.from_json(result.to_json()) == result
-    with pytest.raises(ValueError, match="stop rule"):
-        result.merge(population(counted(900, start=5)))
 
 
-def test_the_file_is_read_back():
-    for chips in (answered(MATRIX), counted(900, 910), counted(900)):
-        result = population(chips, repair="recalibration")
-        assert PopulationResult.from_json(result.to_json()) == result
-    assert json.loads(result.to_json())["schema"] == SCHEMA
+def test_after_a_stop_rule_another_question_is_refused_not_answered():
+    interval = Interval(0.9, 0.89, 0.91, 0.95, "new chips, this test set", "look 2", 12.0)
+    result = population(answered(MATRIX), stop_interval=interval)
+    assert result.mean_interval(images="test_set") == interval
+    for call in (result.mean_interval, result.summary):
+        with pytest.raises(ValueError, match="question of the stop rule.*images='new'"):
+            call(images="new")
+    assert result.summary()["question"] == "new chips, this test set"
+
+
+def test_every_interval_says_its_question():
+    result = population(answered(MATRIX))
+    asked = {"new": "new chips, new images", "test_set": "new chips, this test set"}
+    for images, question in asked.items():
+        assert result.mean_interval(images=images).question == question
+        assert result.yield_at(0.9, images=images).interval.question == question
+        assert result.summary(images=images)["question"] == question
+    assert result.mean_interval().question == asked["new"]
+
+
+def test_chips_without_faults_are_one_chip():
+    chips = [ChipResult(k, 0.0, 0.0, 900, 1000) for k in range(8)]
+    result = population(chips, rate=0.0)
+    wilson = wilson_interval(900, 1000, question="this chip, new images")
+    assert result.mean_interval() == wilson
+    assert result.mean_interval(images="test_set").half_width == 0
+    # With faults, eight equal chips may be luck.
+    equal = population(counted(*[900] * 8)).mean_interval(images="test_set")
+    assert equal.half_width > 0.1
 
 
 def test_the_file_is_that_of_the_documentation():
-    text = population(counted(900)).to_json()
+    text = population(counted(900), reason="all 1 chips").to_json()
+    assert SCHEMA == "keras_rram.population/2"
     assert json.loads(text) == {
-        "schema": "keras_rram.population/1", "model": "abc", "data": "digits 123",
-        "fault_model": CONFIG, "rate": 0.1, "seed": 0, "engine": "keras", "fault_free": 0.98,
+        "schema": SCHEMA, "model": "abc", "data": "digits 123",
+        "fault_model": FAULTS, "rate": 0.1, "seed": 0, "engine": "keras", "fault_free": 0.98,
         "chips": [
             {"index": 0, "fault_rate": 0.1, "achieved_fault_rate": 0.099, "correct": 900,
              "total": 1000, "fold": 0, "folds": 1}
         ],
-        "repair": "none", "name": "mini", "stop_interval": None,
+        "repair": "none", "access_tier": "A", "fault_free_repaired": None, "name": "mini",
+        "stop_interval": None, "reason": "all 1 chips", "interrupted": False,
     }  # fmt: skip
-
-
-def test_other_files_are_refused():
-    text = population(counted(900)).to_json()
-    for other in ("[]", text.replace("population/1", "population/9"), text.replace("seed", "sead")):
-        with pytest.raises(ValueError, match="expected the .*Received"):
-            PopulationResult.from_json(other)
 
 
 def test_the_table():
@@ -155,41 +173,16 @@ def test_the_summary_is_plain_and_agrees():
     assert alone["low"] is alone["sd"] is None
 
 
-def test_merging_is_evaluating_at_once():
-    whole = population(answered(MATRIX))
-    parts = population(answered(MATRIX[:7])), population(answered(MATRIX[7:], start=7))
-    assert parts[0].merge(parts[1]) == parts[1].merge(parts[0]) == whole
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"model": "other"},
-        {"data": "mnist"},
-        {"fault_model": {}},
-        {"rate": 0.2},
-        {"seed": 1},
-        {"engine": "litert"},
-        {"repair": "recalibration"},
-        {"fault_free": 0.9},
-    ],
-)
-def test_other_populations_are_not_merged(options):
-    with pytest.raises(ValueError, match=f"one population. Received: {next(iter(options))}"):
-        population(counted(900)).merge(population(counted(900, start=1), **options))
-
-
-def test_shared_chips_are_not_merged():
-    with pytest.raises(ValueError, match=r"disjoint chips. Received: indices \[1\]"):
-        population(counted(900, 910)).merge(population(counted(900, start=1)))
-
-
-def test_missing_chips_are_named():
-    population(counted(900, 910)).check_complete(2)
-    with pytest.raises(ValueError, match=r"missing \[0, 1, 3\]"):
-        population(counted(900, start=2)).check_complete(4)
-    with pytest.raises(ValueError, match="last 1"):
-        population(counted(900, 910)).check_complete(1)
+def test_a_drop_compares_like_with_like():
+    repair = {"repair": "recalibration", "access_tier": "B", "fault_free_repaired": 0.91}
+    repaired = population(counted(900, 880), **repair)
+    assert repaired.fault_free == 0.98
+    assert repaired.drop == pytest.approx(0.91 - 0.89)
+    assert population(counted(900, 880)).drop == pytest.approx(0.98 - 0.89)
+    figures = repaired.summary()
+    assert {name: figures[name] for name in repair} == repair
+    fields = json.loads(repaired.to_json())
+    assert {name: fields[name] for name in repair} == repair
 
 
 @pytest.mark.parametrize(
@@ -200,6 +193,9 @@ def test_missing_chips_are_named():
         lambda: population([*counted(900), ChipResult(1, 0.1, 0.1, 3, 9, 0, 2)]),
         lambda: population(counted(900), rate=10),
         lambda: population(counted(900), fault_free=98),
+        lambda: population(counted(900), repair="mine"),
+        lambda: population(counted(900), fault_free_repaired=0.9),
+        lambda: population(counted(900), repair="mine", fault_free_repaired=90),
         lambda: population(counted(900)).mean_interval(),
         lambda: population(counted(900)).raw_sd,
         lambda: population(counted(900)).yield_at(90),

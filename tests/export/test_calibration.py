@@ -7,8 +7,8 @@ from tests import export_models
 
 
 def test_one_file_gives_what_the_converter_makes():
-    joined = quantize_int8(export_models.patcher("float32").tflite, export_models.images())
-    direct = export_models.patcher("int8").tflite
+    joined = quantize_int8(export_models.patchable("float32").tflite, export_models.images())
+    direct = export_models.patchable("int8").tflite
     pairs = zip(parse(joined).tensors, parse(direct).tensors, strict=True)
     for ours, theirs in pairs:
         assert (ours.shape, ours.type) == (theirs.shape, theirs.type)
@@ -19,7 +19,7 @@ def test_one_file_gives_what_the_converter_makes():
 
 
 def test_ranges_hold_every_file():
-    floats, images = export_models.patcher("float32"), export_models.images()
+    floats, images = export_models.patchable("float32"), export_models.images()
     chip = floats.patch(export_models.chip().faults(export_models.model()))
 
     def ranges(*files):
@@ -37,7 +37,7 @@ def test_ranges_hold_every_file():
 
 
 def test_the_ranges_are_the_chips_and_the_weights_the_models():
-    floats, images = export_models.patcher("float32"), export_models.images()
+    floats, images = export_models.patchable("float32"), export_models.images()
     chip = floats.patch(export_models.chip().faults(export_models.model()))
     plain, on_chip = (quantize_int8(floats.tflite, images, [f]) for f in (floats.tflite, chip))
     of_chip = quantize_int8(chip, images)
@@ -58,4 +58,4 @@ def test_the_ranges_are_the_chips_and_the_weights_the_models():
 
 def test_no_file_is_an_error():
     with pytest.raises(ValueError, match="at least one"):
-        quantize_int8(export_models.patcher("float32").tflite, export_models.images(), [])
+        quantize_int8(export_models.patchable("float32").tflite, export_models.images(), [])

@@ -25,7 +25,7 @@ def keras_outputs(images):
     ],
 )
 def test_every_quantization_is_near_the_keras_model(quantization, ends, tolerance):
-    tflite = export_models.patcher(quantization).tflite
+    tflite = export_models.patchable(quantization).tflite
     graph = parse(tflite)
     assert [graph.tensors[number].type for number in (*graph.inputs, *graph.outputs)] == [ends] * 2
     images = export_models.images()
@@ -35,7 +35,7 @@ def test_every_quantization_is_near_the_keras_model(quantization, ends, toleranc
 
 
 def test_batch_normalization_is_folded_and_int8_is_integer_throughout():
-    graph = parse(export_models.patcher("int8").tflite)
+    graph = parse(export_models.patchable("int8").tflite)
     assert not {"MUL", "SUB", "DEQUANTIZE", "QUANTIZE"} & {o.name for o in graph.operators}
     assert all(tensor.type != "FLOAT32" for tensor in graph.tensors)
     weights = [tensor for tensor in graph.tensors if tensor.size and tensor.type == "INT8"]

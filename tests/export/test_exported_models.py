@@ -10,6 +10,7 @@ from keras_rram import Chip, data, faults
 from keras_rram.export import LiteRTModel, read_sidecar, run_micro
 from keras_rram.export.flatbuffer import parse
 from keras_rram.export.kernel_places import weight_tensors
+from keras_rram.export.sidecar import FORMAT
 from keras_rram.models import mini_mobilenet
 from tests.run_tools import ROOT, run_main
 
@@ -31,6 +32,7 @@ def test_the_index_holds_every_file_and_they_are_small():
     index = json.loads((FOLDER / "index.json").read_text())
     assert sorted(each["file"] for each in index["files"]) == [path.name for path in FILES]
     assert {0, 0.1, 0.2} <= {each["rate"] for each in index["files"]}
+    assert index["format"] == FORMAT
     assert index["command"].startswith("python -m tools.export_models ")
     readme = (FOLDER / "README.md").read_text()
     for each in index["files"]:
@@ -79,7 +81,8 @@ def test_the_chip_of_the_sidecar_is_in_the_bytes(path):
         assert all(np.mean(tensor.read(content) == 0) < 0.2 for tensor in weights)
         return
     described = sidecar["chip"]
-    chip = Chip(faults.deserialize(described["fault_model"]), described["seed"], described["index"])
+    fault_model = faults.parse(described["fault_model"])
+    chip = Chip(fault_model, described["seed"], described["index"])
     model = mini_mobilenet(int(sidecar["model"].rpartition("_")[2]), drop_connect=0.1)
     lost = total = 0
     for name, fault in chip.faults(model).items():
@@ -93,9 +96,7 @@ def test_the_chip_of_the_sidecar_is_in_the_bytes(path):
         assert np.mean(held[mask == 1] == 0) < 0.1
         lost, total = lost + np.count_nonzero(mask == 0), total + mask.size
     assert sidecar["fault_rate"] == lost / total
-    assert sidecar["fault_rate"] == pytest.approx(
-        described["fault_model"]["config"]["rate"], abs=0.01
-    )
+    assert sidecar["fault_rate"] == pytest.approx(fault_model.rate, abs=0.01)
 
 
 def test_what_a_microcontroller_needs():
@@ -160,7 +161,7 @@ def test_the_tool_takes_a_fault_model(model_path, tmp_path):
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     (each,) = index["files"]
     assert each["file"] == "mini_mobilenet_strided_1_float32_column_faults30.tflite"
-    assert each["fault_model"] == "column_faults:rate=0.3,tile=64x64"
+    assert each["chip"]["fault_model"] == "column_faults:rate=0.3,tile=64x64"
     assert "of `column_faults:tile=64x64`" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(ValueError, match="files of rate 0 only"):
         run_main(

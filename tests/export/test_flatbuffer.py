@@ -10,7 +10,7 @@ from tests import export_models
 
 @pytest.mark.parametrize("quantization", ["float32", "int8"])
 def test_tensors_are_what_the_interpreter_sees(quantization):
-    data = export_models.patcher(quantization).tflite
+    data = export_models.patchable(quantization).tflite
     graph = flatbuffer.parse(data)
     interpreter = Interpreter(model_content=data, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
@@ -28,7 +28,7 @@ def test_tensors_are_what_the_interpreter_sees(quantization):
 
 
 def test_operators_and_ends():
-    graph = flatbuffer.parse(export_models.patcher("int8").tflite)
+    graph = flatbuffer.parse(export_models.patchable("int8").tflite)
     names = [operator.name for operator in graph.operators]
     assert names.count("DEPTHWISE_CONV_2D") == 3
     assert names.count("FULLY_CONNECTED") == 2
@@ -43,7 +43,7 @@ def test_foreign_files_are_named_as_such(data):
 
 
 def test_truncated_files_are_refused_wherever_they_end():
-    data = export_models.patcher("int8").tflite
+    data = export_models.patchable("int8").tflite
     for length in range(0, len(data) - 1, 101):
         with pytest.raises(ValueError, match="TFLite file"):
             flatbuffer.parse(data[:length])
@@ -52,7 +52,7 @@ def test_truncated_files_are_refused_wherever_they_end():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(8, 4000), st.integers(0, 255)), min_size=1, max_size=40))
 def test_damage_raises_value_error_or_nothing(changes):
-    data = bytearray(export_models.patcher("int8").tflite)
+    data = bytearray(export_models.patchable("int8").tflite)
     for position, value in changes:
         data[position] = value
     try:

@@ -22,9 +22,10 @@ CHIPS = population(StuckAtZero(0.2), 5, seed=4)
 
 @pytest.fixture(autouse=True)
 def converted_once(monkeypatch):
+    int8 = export_models.patchable("int8")
     monkeypatch.setattr(
-        "keras_rram.export.tflite.convert_fault_free",
-        lambda *args: export_models.patcher(args[1]).tflite,
+        "keras_rram.export.exporter.PatchableModel.convert",
+        lambda *args: int8,
     )
 
 
@@ -58,7 +59,7 @@ def test_a_population_is_a_base_a_file_for_each_chip_and_an_index(tmp_path):
     assert [record["file"] for record in index] == names
     assert [record["chip"]["index"] for record in index] == [0, 1, 2, 3, 4]
     for chip, name in zip(CHIPS, names, strict=True):
-        patched = export_models.patcher("int8").patch(chip.faults(export_models.model()))
+        patched = export_models.patchable("int8").patch(chip.faults(export_models.model()))
         assert found[name] == patched
         assert json.loads(found[f"{name}.json"])["verification"]["images"] == 64
 
@@ -118,10 +119,11 @@ def test_a_disk_that_fills_up_keeps_what_was_written_and_resumes(tmp_path, monke
 
 def test_without_running_every_byte_is_checked_all_the_same(tmp_path, monkeypatch):
     checked = []
-    from keras_rram.export import tflite
+    from keras_rram.export import patchable
 
-    check = tflite.check_weights
-    monkeypatch.setattr(tflite, "check_weights", lambda *args: (checked.append(1), check(*args))[1])
+    check = patchable.check_weights
+    counted = lambda *args: (checked.append(1), check(*args))[1]  # noqa: E731
+    monkeypatch.setattr(patchable, "check_weights", counted)
     export(tmp_path, run=False)
     assert len(checked) == 6
     index = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
@@ -155,6 +157,7 @@ def test_chips_must_differ_and_share_a_fault_model(tmp_path):
     for chips, message in (
         ([], "at least one"),
         ([CHIPS[0], CHIPS[0]], "must differ"),
+        ([CHIPS[0], dataclasses.replace(CHIPS[0], stream="training")], "must differ"),
         ([CHIPS[0], Chip(StuckAtZero(0.1))], "one fault model"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -169,7 +172,7 @@ def test_measured_chips_are_named_by_their_map(tmp_path):
     (name,) = [n for n in files(tmp_path) if n.startswith("chip") and n.endswith(".tflite")]
     assert name.startswith("chip_") and len(name) == len("chip_.tflite") + 16
     patched = files(tmp_path)[name]
-    assert patched == export_models.patcher("int8").patch(faults)
+    assert patched == export_models.patchable("int8").patch(faults)
     assert folder.BASE in files(tmp_path)
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_rram import layers
-from keras_rram.export import LiteRTModel, TFLitePatcher, UnmappableError, convert
+from keras_rram.export import LiteRTModel, PatchableModel, UnmappableError, convert
 from keras_rram.export.kernel_places import find_places
 from keras_rram.export.kernels import kernels_of
 from tests import export_models
@@ -28,13 +28,13 @@ def folded_scale(model, norm):
 
 def test_every_kernel_of_every_kind_has_one_place():
     for quantization in ("float32", "int8", "float16", "dynamic", "int16x8"):
-        places = export_models.patcher(quantization).places
+        places = export_models.patchable(quantization).places
         assert set(places) == set(kernels_of(export_models.model()))
         assert {len(found) for found in places.values()} == {1}
 
 
 def test_float_factor_is_the_folded_batch_normalization():
-    model, places = export_models.model(), export_models.patcher("float32").places
+    model, places = export_models.model(), export_models.patchable("float32").places
     np.testing.assert_allclose(
         places["stem/kernel"][0].channel_factors,
         folded_scale(model, "batch_normalization"),
@@ -53,7 +53,7 @@ def test_float_factor_is_the_folded_batch_normalization():
 def test_int8_factor_joins_folding_and_step():
     model, place = (
         export_models.model(),
-        export_models.patcher("int8").places["depthwise/kernel"][0],
+        export_models.patchable("int8").places["depthwise/kernel"][0],
     )
     scale = folded_scale(model, "batch_normalization_1")
     np.testing.assert_allclose(place.channel_factors * place.tensor.scales, scale, rtol=1e-4)
@@ -61,10 +61,10 @@ def test_int8_factor_joins_folding_and_step():
 
 @pytest.mark.parametrize("name", ["depthwise/kernel", "grouped/kernel", "hidden/kernel"])
 def test_restore_inverts_transpose(name):
-    place = export_models.patcher("float32").places[name][0]
+    place = export_models.patchable("float32").places[name][0]
     values = place.kernel.values
     np.testing.assert_array_equal(place.restore(place.transpose(values)), values)
-    held = place.restore(place.view(export_models.patcher("float32").tflite))
+    held = place.restore(place.view(export_models.patchable("float32").tflite))
     np.testing.assert_allclose(
         held, values * place.restore(np.broadcast_to(place.factor, place.shape)), rtol=1e-5
     )
@@ -99,7 +99,7 @@ def test_a_layer_called_twice_has_two_places():
     np.testing.assert_allclose(factors, np.array([[2, 3], [5, -1]]) / np.sqrt(1.001), rtol=1e-5)
     # Faults go to both places.
     chip = export_models.chip()
-    patcher = TFLitePatcher.from_model(model, "float32")
+    patcher = PatchableModel.convert(model, "float32")
     images = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype(np.float32)
     with chip.program(model):
         expected = model.predict_on_batch(images)
@@ -160,8 +160,8 @@ def test_a_batch_normalization_in_front_is_refused_by_name():
 def test_a_file_of_another_model_is_refused():
     model = keras.Sequential([keras.Input((7,)), drop_dense(3, "only")])
     with pytest.raises(UnmappableError, match="'only'.*no weight tensor of 21 elements"):
-        TFLitePatcher(model, export_models.patcher("float32").tflite)
+        PatchableModel(model, export_models.patchable("float32").tflite).patch({})
     other = export_models.build()
     other.get_layer("head").kernels["kernel"].assign(np.ones((16, 10)))
     with pytest.raises(UnmappableError, match="'head'.*another model"):
-        TFLitePatcher(other, export_models.patcher("int8").tflite)
+        PatchableModel(other, export_models.patchable("int8").tflite).patch({})

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from keras_rram.export import ExportError, TFLitePatcher, convert
-from keras_rram.export.litert_model import _decode, _encode
-from keras_rram.export.micro import MicroModel, MicroReport, c_array, least_arena, run_micro
+from keras_rram.export import ExportError, PatchableModel, convert
+from keras_rram.export.c_source import c_array
+from keras_rram.export.litert_model import decode, encode
+from keras_rram.export.micro import MicroModel, MicroReport, run_micro
 from keras_rram.models import mini_mobilenet
 from tests import export_models
 from tests.run_tools import run_main
@@ -56,11 +57,11 @@ def test_outputs_are_within_a_step_of_litert(runtime, small):
 
 def test_every_kind_of_kernel_and_a_chip_run(runtime):
     calibration = export_models.images(30)
-    patcher = TFLitePatcher.from_model(export_models.model(), "int8", calibration, batch_size=1)
+    patcher = PatchableModel.convert(export_models.model(), "int8", calibration, batch_size=1)
     for chip in (None, export_models.chip()):
         tflite = patcher.tflite
         if chip is not None:
-            tflite = patcher.patch_chip(chip, export_models.model())
+            tflite = patcher.patch(chip.faults(export_models.model()))
         # XNNPACK rounds otherwise than these kernels in some of a dozen layers.
         report = run_micro(tflite, calibration[:10])
         assert report.max_steps <= 4
@@ -76,9 +77,9 @@ def reference(tflite, images):
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     rows = []
     for image in images:
-        interpreter.set_tensor(inputs["index"], _encode(image[None], inputs))
+        interpreter.set_tensor(inputs["index"], encode(image[None], inputs))
         interpreter.invoke()
-        rows.append(_decode(interpreter.get_tensor(outputs["index"]), outputs)[0])
+        rows.append(decode(interpreter.get_tensor(outputs["index"]), outputs)[0])
     return np.stack(rows)
 
 
@@ -94,7 +95,7 @@ def test_the_arena_is_the_least(runtime, small, tmp_path):
     # In processes of their own: some sizes end the process.
     path = tmp_path / "base.tflite"
     path.write_bytes(small[0])
-    size = least_arena(small[0])
+    size = MicroModel(small[0]).arena_size
     assert size % 16 == 0
     for arena, fits in ((size, True), (size - 16, False)):
         command = [sys.executable, "-c", PROBE, str(path), str(arena)]
@@ -112,7 +113,7 @@ def test_the_interpreter_is_silent(runtime, small, capfd):
 def test_what_it_cannot_run_is_refused(runtime, small):
     tflite, images = small
     with pytest.raises(ValueError, match="full integer"):
-        MicroModel(export_models.patcher("float32").tflite)
+        MicroModel(export_models.patchable("float32").tflite)
     with pytest.raises(ValueError, match="Not a TFLite file"):
         MicroModel(b"nothing of the kind")
     with pytest.raises(ValueError, match="truncated"):
@@ -191,7 +192,7 @@ def test_the_tool_writes_source_and_report(runtime, small, tmp_path, capsys):
     assert {file.name for file in folder.iterdir()} == {"digits.h", "digits.cc", "digits.json"}
     report = json.loads((folder / "digits.json").read_text())
     assert report["micro"]["images"] == 8
-    assert report["micro"]["arena_size"] == least_arena(small[0])
+    assert report["micro"]["arena_size"] == MicroModel(small[0]).arena_size
     assert report["tflite"]["sidecar"] is None
     assert f"Results: {folder}" in capsys.readouterr().out
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_rram import Chip, StuckAtZero, faults, faulty_layers, layers
-from keras_rram.export import ExportError, LiteRTModel, TFLitePatcher, check_weights, convert
+from keras_rram.export import ExportError, LiteRTModel, PatchableModel, convert
 from keras_rram.export.flatbuffer import parse
-from keras_rram.export.kernels import chip_faults, kernels_of
+from keras_rram.export.kernels import kernels_of
 from keras_rram.export.quantization_aware import (
     _DropConnectQuantizer,
     quantization_aware_train,
@@ -102,12 +102,12 @@ def test_the_file_is_full_int8_and_holds_what_was_learned(model, result):
 
 @pytest.mark.slow
 def test_chips_are_patched_into_its_file(model, result):
-    patcher = TFLitePatcher(result.model, result.tflite)
+    patcher = PatchableModel(result.model, result.tflite)
     assert set(patcher.places) == set(kernels_of(model))
     chip = Chip(StuckAtZero(0.3), seed=2)
-    faults = chip_faults(chip, result.model)
+    faults = chip.faults(result.model)
     tflite = patcher.patch(faults)
-    check_weights(patcher, tflite, faults)
+    patcher.check(tflite, faults)
     for name, fault in faults.items():
         (place,) = patcher.places[name]
         held = place.restore(place.view(tflite))
@@ -269,7 +269,7 @@ def test_the_tool_compares_the_files(tmp_path, capsys):
         )
     assert (folder / "quantize.png").stat().st_size < 150_000
     held = keras.models.load_model(folder / "model.keras")
-    TFLitePatcher(held, (folder / "base.tflite").read_bytes())
+    assert PatchableModel(held, (folder / "base.tflite").read_bytes()).unmappable is None
     assert "quantization-aware" in capsys.readouterr().out
 
 

@@ -7,11 +7,9 @@ import pytest
 from keras_rram import layers
 from keras_rram.export import (
     ExportError,
-    TFLitePatcher,
+    PatchableModel,
     Thresholds,
-    check_weights,
     compare,
-    verify_patcher,
 )
 from keras_rram.export.verify import Verification
 from tests import export_models
@@ -21,13 +19,10 @@ from tests import export_models
 def test_a_patched_chip_passes(quantization):
     images = export_models.images(100)
     labels = export_models.model().predict_on_batch(images).argmax(-1)
-    verification = verify_patcher(
-        export_models.patcher(quantization),
-        export_models.model(),
-        export_models.chip(),
-        images,
-        labels,
-    )
+    patchable, model = export_models.patchable(quantization), export_models.model()
+    faults = export_models.chip().faults(model)
+    verification = patchable.verify(model, faults, images, labels)
+    assert patchable.verification is verification
     assert verification.images == 100
     assert verification.agreement >= 0.9
     assert verification.keras_accuracy < 0.9  # a chip with faults, labels without
@@ -36,7 +31,7 @@ def test_a_patched_chip_passes(quantization):
 
 def test_the_wrong_chip_does_not_pass():
     model = export_models.model()
-    patched = export_models.patcher("float32").patch(export_models.chip(1).faults(model))
+    patched = export_models.patchable("float32").patch(export_models.chip(1).faults(model))
     with export_models.chip(0).program(model):
         verification = compare(model, patched, export_models.images())
     assert verification.accuracy is None
@@ -48,10 +43,10 @@ def test_the_wrong_chip_does_not_pass():
 
 @pytest.mark.parametrize("quantization", ["float32", "int8", "float16"])
 def test_every_corrupted_byte_is_found(quantization):
-    patcher = export_models.patcher(quantization)
+    patcher = export_models.patchable(quantization)
     faults = export_models.chip().faults(export_models.model())
     patched = patcher.patch(faults)
-    check_weights(patcher, patched, faults)
+    patcher.check(patched, faults)
     place = patcher.places["depthwise/kernel"][0]
     # One weight of a kernel, and one byte that is no weight of any kernel.
     for position in (place.tensor.offset + place.tensor.dtype.itemsize - 1, len(patched) - 1):
@@ -59,14 +54,14 @@ def test_every_corrupted_byte_is_found(quantization):
         damaged[position] ^= 0x15
         expected = "'depthwise/kernel'" if position < len(patched) - 1 else "hold no weights"
         with pytest.raises(ExportError, match=expected):
-            check_weights(patcher, damaged, faults)
+            patcher.check(damaged, faults)
     with pytest.raises(ExportError, match="bytes"):
-        check_weights(patcher, patched[:-1], faults)
+        patcher.check(patched[:-1], faults)
 
 
 def test_one_weight_left_unpatched_is_found():
     patcher, faults = (
-        export_models.patcher("int8"),
+        export_models.patchable("int8"),
         export_models.chip().faults(export_models.model()),
     )
     patched = patcher.patch(faults)
@@ -76,7 +71,7 @@ def test_one_weight_left_unpatched_is_found():
     position = place.tensor.offset + int(changed[0])
     patched[position] = base.view(np.uint8)[position]
     with pytest.raises(ExportError, match="1 of 160 weights of kernel 'head/kernel'"):
-        check_weights(patcher, patched, faults)
+        patcher.check(patched, faults)
 
 
 def test_a_bias_that_depends_on_the_kernel_is_found_by_running():
@@ -87,9 +82,9 @@ def test_a_bias_that_depends_on_the_kernel_is_found_by_running():
     model = keras.Model(inputs, keras.layers.BatchNormalization(name="after")(x))
     rng = np.random.default_rng(0)
     model.get_layer("after").set_weights(rng.uniform(1, 2, (4, 4)))
-    patcher = TFLitePatcher.from_model(model, "float32")
+    patcher = PatchableModel.convert(model, "float32")
     images = rng.normal(size=(8, 6)).astype(np.float32)
-    verification = verify_patcher(patcher, model, export_models.chip(), images)
+    verification = patcher.verify(model, export_models.chip().faults(model), images)
     with pytest.raises(ExportError, match="logits differ"):
         verification.check("float32", Thresholds())
 

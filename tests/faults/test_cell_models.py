@@ -6,13 +6,12 @@ import pytest
 
 from keras_rram import Chip, bake, faulty_layers
 from keras_rram.chips import audit
-from keras_rram.evaluation import evaluate_population, load_run
+from keras_rram.evaluation import evaluate_rates, load_run
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 from keras_rram.evaluation.engines.protocol import Task
-from keras_rram.export import TFLitePatcher
-from keras_rram.export.kernels import chip_faults, kernels_of
-from keras_rram.export.verify import check_weights, verify_patcher
+from keras_rram.export import PatchableModel
+from keras_rram.export.kernels import kernels_of
 from keras_rram.faults import (
     BitSlices,
     CentredPair,
@@ -25,7 +24,7 @@ from keras_rram.faults import (
     StuckAtValues,
     StuckCells,
     at_rate,
-    deserialize,
+    parse,
 )
 from tests.classifiers import classifier, digits, right_answers, training_digits
 from tests.helpers import tiny_model, to_numpy
@@ -59,7 +58,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def int8(model):
-    return TFLitePatcher.from_model(model, "int8", training_digits()[0][:100])
+    return PatchableModel.convert(model, "int8", training_digits()[0][:100])
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +116,8 @@ def test_both_engines_agree_with_a_loop(model, converted, fault_model):
 @every_model
 def test_int8_files_hold_the_effective_weights_saturated(model, int8, fault_model):
     chip = Chip(fault_model, seed=3)
-    patched = int8.patch_chip(chip, model)
-    check_weights(int8, patched, chip_faults(chip, model))
+    patched = int8.patch(chip.faults(model))
+    int8.check(patched, chip.faults(model))
     saturated = 0
     for name, fault in chip.faults(model).items():
         place = int8.places[name][0]
@@ -158,28 +157,28 @@ def test_layers_that_rescale(fault_model):
 
 def test_a_chip_file_runs_as_the_keras_model_does(model, int8):
     images, labels = digits(100)
-    floats = TFLitePatcher.from_model(model, "float32")
+    floats = PatchableModel.convert(model, "float32")
     for fault_model in (MODELS[0], MODELS[3], MODELS[-1]):
         chip = Chip(fault_model, seed=6)
-        assert verify_patcher(floats, model, chip, images, labels).max_difference < 1e-4
+        assert floats.verify(model, chip.faults(model), images, labels).max_difference < 1e-4
     mild = Chip(StuckCells(0.02, 0.0, mapping=CentredPair(**CHANNEL)), seed=6)
-    assert verify_patcher(int8, model, mild, images, labels).agreement >= 0.97
+    assert int8.verify(model, mild.faults(model), images, labels).agreement >= 0.97
 
 
 def test_populations_sweep_the_rate_of_cells(model, tmp_path):
     options = {"chips": 2, "data": digits(), "progress": False, "rates": [0.001, 0.07, 0.5]}
     options |= {"engine": "litert", "out": str(tmp_path / "run")}
-    found = evaluate_population(model, MODELS[0], **options)
+    found = list(evaluate_rates(model, MODELS[0], **options))
     assert [result.rate for result in found] == [0.001, 0.07, 0.5]
     assert found[0].mean > 0.8 and found[0].mean > found[1].mean > found[2].mean
     for result, rate in zip(load_run(str(tmp_path / "run")), options["rates"], strict=True):
         assert result.rate == rate
-        assert deserialize(result.fault_model) == at_rate(MODELS[0], rate)
-    reference = evaluate_population(model, MODELS[0], **{**options, "engine": "keras", "out": None})
+        assert parse(result.fault_model) == at_rate(MODELS[0], rate)
+    reference = evaluate_rates(model, MODELS[0], **{**options, "engine": "keras", "out": None})
     for one, other in zip(found, reference, strict=True):
         np.testing.assert_allclose(one.mean, other.mean, atol=0.01)
     with pytest.raises(ValueError, match="rate to sweep"):
-        evaluate_population(model, LognormalVariation(0.1), **{**options, "out": None})
+        evaluate_rates(model, LognormalVariation(0.1), **{**options, "out": None})
 
 
 def test_scales_of_depthwise_channels_on_a_chip():

@@ -74,6 +74,11 @@ def test_fault_applies_mask_and_offset():
     fault = Fault(np.array([1, 0, 0], "float32"), np.array([0, 0, 0.5], "float32"))
     np.testing.assert_array_equal(fault.apply(np.array([2.0, 3.0, 4.0])), [2.0, 0.0, 0.5])
     assert fault.rate == pytest.approx(2 / 3)
+    scaled = Fault(fault.mask, fault.offset, scale=3.0)
+    np.testing.assert_array_equal(scaled.apply(np.array([2.0, 3.0, 4.0])), [6.0, 0.0, 0.5])
+    np.testing.assert_array_equal(scaled.factors, [3, 0, 0])
+    assert scaled == Fault(fault.mask, fault.offset, scale=3.0) != fault
+    assert scaled.rate == fault.rate
     with pytest.raises(ValueError, match="shape of `mask`"):
         Fault(np.ones(3), np.ones(2))
 

@@ -10,7 +10,6 @@ from keras_rram.chips import chip as chips
 from keras_rram.evaluation import evaluate_population
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.protocol import Task
-from keras_rram.evaluation.population import run_population
 from keras_rram.hardware.arrays import Analog, to_analog
 from keras_rram.noise.injection import read_noise
 from tests.classifiers import classifier, right_answers
@@ -29,20 +28,18 @@ def digits():
 def test_a_population_of_arrays_equals_a_loop(digits):
     (images, labels), calibration = digits
     model = to_analog(classifier(), ARRAY, calibration)
-    found = run_population(
+    found = evaluate_population(
         model, StuckAtZero(0.2), chips=3, data=(images, labels), seed=5, progress=False
     )
     assert found.engine.startswith("keras")
     for chip, record in zip(
-        chips.population(StuckAtZero(0.2), 3, seed=5), found.results[0].chips, strict=True
+        chips.population(StuckAtZero(0.2), 3, seed=5), found.chips, strict=True
     ):
         assert record.correct == right_answers(model, chip, images, labels).sum()
     exact = evaluate_population(
         classifier(), StuckAtZero(0.2), chips=3, data=(images, labels), seed=5, progress=False
     )
-    assert [chip.correct for chip in exact.chips] != [
-        chip.correct for chip in found.results[0].chips
-    ]
+    assert [chip.correct for chip in exact.chips] != [chip.correct for chip in found.chips]
 
 
 def test_noise_follows_from_the_chip_and_the_images_alone(digits):

@@ -287,7 +287,7 @@ def test_a_population_of_a_sequence_classifier(caplog):
     model = to_drop_connect(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)), 0.0)
     rng = np.random.default_rng(0)
     data = rng.normal(size=(40, 6, 4)).astype("float32"), rng.integers(0, 3, 40)
-    result = evaluate_population(model, StuckAtZero(0.4), chips=2, data=data, seed=3)
+    result = evaluate_population(model, StuckAtZero(0.4), data, chips=2, seed=3)
     for index, accuracy in enumerate(result.accuracies):
         with Chip(StuckAtZero(0.4), seed=3, index=index).program(model):
             right = to_numpy(model(data[0])).argmax(-1) == data[1]

@@ -216,7 +216,7 @@ def masked_model():
         (dense_model, features().astype("uint8"), {}, "uint8"),
         (dense_model, features(), {"batch_size": 0}, "batch_size"),
         (nan_model, features(), {}, "'bn1'.*not finite"),
-        (dense_model, np.full((4, 5), np.inf, "float32"), {}, "not finite"),
+        (dense_model, np.full((4, 5), np.inf, "float32"), {}, "must be finite"),
         (masked_model, np.ones((6, 4, 5), "float32"), {}, "mask"),
     ],
 )  # fmt: skip
@@ -294,8 +294,15 @@ def test_a_population_is_repaired_chip_by_chip(trained, digits):
     images, labels = (array[:300] for array in digits.arrays("test"))
     repair = BatchNormRecalibration(digits.arrays("train")[0][:300])
     result = evaluate_population(
-        trained, StuckAtZero(0.3), 3, (images, labels), "keras", repair=repair, progress=False
+        trained, StuckAtZero(0.3), (images, labels), 3, repair=repair, progress=False
     )
+    assert (result.repair, result.access_tier) == (repair.fingerprint, "B")
+    assert result.fault_free == pytest.approx(accuracy(trained, images, labels))
+    with recalibrate_batch_norm(trained, repair.images):
+        healthy = accuracy(trained, images, labels)
+    # The model of much training on faults is better with the statistics of its healthy self.
+    assert result.fault_free_repaired == pytest.approx(healthy)
+    assert result.drop == pytest.approx(healthy - result.mean) and result.drop > 0
     for chip in result.chips:
         programmed = Chip(StuckAtZero(0.3), seed=0, index=chip.index).program(trained)
         with programmed, recalibrate_batch_norm(trained, repair.images):

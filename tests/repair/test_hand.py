@@ -141,9 +141,7 @@ def test_a_hand_writes_what_the_chip_makes_of_it_and_gives_the_healthy_model():
             to_numpy(model.get_layer("one").effective_kernel()), effective
         )
         before.restore()
-        np.testing.assert_array_equal(
-            to_numpy(model.get_layer("one").kernels["kernel"]), trained
-        )
+        np.testing.assert_array_equal(to_numpy(model.get_layer("one").kernels["kernel"]), trained)
     assert set(Hand(model, None, Repaired(model)).responses) == set(chip.faults(model))
     with chip.program(model), pytest.raises(ValueError, match="needs"):
         _ = Hand(model, None, Repaired(model)).responses

@@ -27,9 +27,7 @@ def test_bounded_solutions_are_those_of_scipy(seed):
     high[stuck] = low[stuck]
     found = bounded_solution(x.T @ x, x.T @ y, low, high)
     free = ~stuck
-    exact = lsq_linear(
-        x[:, free], y - x[:, stuck] @ low[stuck], (low[free], high[free]), tol=1e-12
-    )
+    exact = lsq_linear(x[:, free], y - x[:, stuck] @ low[stuck], (low[free], high[free]), tol=1e-12)
     np.testing.assert_allclose(found[free], exact.x, atol=1e-6)
     np.testing.assert_array_equal(found[stuck], low[stuck])
 

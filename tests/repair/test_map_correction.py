@@ -100,7 +100,7 @@ def test_measured_moments_are_exact_in_the_first_layer():
         with chip.program(model):
             with BatchNormRecalibration(data, 1000)(model):
                 expected = statistics(model)
-            with MapCorrection(data)(model, chip):
+            with MapCorrection(data, chips=0)(model, chip):
                 found = statistics(model)
         np.testing.assert_allclose(found["conv_bn"], expected["conv_bn"], rtol=1e-4, atol=1e-5)
         assert not np.allclose(found["grouped_bn"], expected["grouped_bn"], rtol=1e-4)
@@ -110,7 +110,7 @@ def test_measured_moments_of_a_healthy_chip_are_those_of_recalibration():
     model, data, chip = network(), images(), Chip(StuckAtZero(0.0))
     with BatchNormRecalibration(data, 1000)(model):
         expected = statistics(model)
-    with MapCorrection(data)(model, chip):
+    with MapCorrection(data, chips=0)(model, chip):
         found = statistics(model)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4)
@@ -120,7 +120,7 @@ def test_one_read_gives_the_means_that_follow_from_the_map():
     model, data = network(), images()
     chip = Chip(StuckCells(stuck_off=0.2, stuck_on=0.1), seed=6)
     with chip.program(model):
-        with MapCorrection(data)(model, chip):
+        with MapCorrection(data, chips=0)(model, chip):
             expected = statistics(model)
         before = statistics(model)
         with MeanRead(data)(model):

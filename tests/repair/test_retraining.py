@@ -101,7 +101,11 @@ def test_all_chips_share_one_compilation_and_none_sees_the_one_before():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": 0}, "steps"), ({"learning_rate": 0.0}, "learning_rate"), ({"labels": [1]}, "label")],
+    [
+        ({"steps": 0}, "steps"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"labels": [1]}, "label"),
+    ],
 )
 def test_options(options, message):
     with pytest.raises(ValueError, match=message):

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from keras_rram import faulty_layers
-from keras_rram.study.panels import GROUPS, PANELS, build, default_network, fault_model, setup
+from keras_rram.study.panels import GROUPS, PANELS
+from keras_rram.study.setups import build, default_network, fault_model, setup
 from tests.run_tools import ROOT
 
 REFERENCE = ROOT.parent / "shared" / "paper" / "reference.json"
@@ -34,7 +35,9 @@ def test_every_curve_is_the_one_read_from_the_study():
         assert PANELS[name].curve == pytest.approx((low / 100, high / 100))
 
 
-@pytest.mark.parametrize("name", ["2A", "S1A", "4E", "all", "1-resnet20-dropconnect"])
+@pytest.mark.parametrize(
+    "name", ["2A", "S1A", "4E", "all", "1-resnet20-dropconnect", "1-vgg13-plain"]
+)
 def test_builds_at_smoke_scale_with_faults_where_the_protocol_says(name):
     panel = PANELS[name]
     for protocol in ("text", "published"):
@@ -56,6 +59,13 @@ def test_paper_scale_is_the_studys_recipe_and_network():
     assert (how.recipe.epochs, how.recipe.batch_size, how.recipe.learning_rate) == (20, 256, 1e-3)
     assert how.options["variant"] == "published" and how.options["broadcast_shortcut"]
     assert setup(PANELS["4C"], "paper").recipe.epochs == 200
+
+
+@pytest.mark.parametrize("scale", ["short", "long"])
+def test_all_panels_of_cifar10_train_alike(scale):
+    recipes = [setup(panel, scale).recipe for panel in PANELS.values() if panel.dataset != "mnist"]
+    assert len(recipes) >= 13 and len(set(recipes)) == 1
+    assert recipes[0].epochs == {"short": 20, "long": 80}[scale]
 
 
 def test_groups_name_panels_once():

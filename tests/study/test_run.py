@@ -6,14 +6,16 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from scipy import stats
 
 from keras_rram import Chip, StuckAtZero
 from keras_rram.data.sources import load
-from keras_rram.study import FINDINGS, Run, fluctuation, judge, publish, run_panel
-from keras_rram.study.panels import PANELS, setup
-from keras_rram.study.published import Published, read
+from keras_rram.study import FINDINGS, METHODS, Method, Run, fluctuation, publish, run_panel
+from keras_rram.study.answers import read_answers
+from keras_rram.study.panels import PANELS
+from keras_rram.study.published import FILES, read
 from keras_rram.study.run import _at_scale, _trained, _UnscaledChip
+from keras_rram.study.setups import setup
+from keras_rram.training.loop import train
 
 
 def smoke(panel="S1A", protocol="published", **changes):
@@ -33,6 +35,7 @@ def test_leaves_every_file_and_both_scales(finished):
     folder = out / "S1A-strided-published-smoke"
     names = {path.name for path in folder.iterdir()}
     assert {"model.keras", "checkpoint.npz", "history.csv", "chips.csv", "figure.png"} <= names
+    assert "answers.npz" in names
     assert json.loads((folder / "record.json").read_text()) == json.loads(json.dumps(record))
     assert set(record["populations"]) == {
         "chips",
@@ -43,6 +46,51 @@ def test_leaves_every_file_and_both_scales(finished):
     rows = list(csv.DictReader((folder / "chips.csv").open()))
     found = [int(row["correct"]) / int(row["images"]) for row in rows[:3]]
     assert np.mean(found) == pytest.approx(record["populations"]["chips"]["mean"])
+
+
+def test_keeps_each_chips_answer_to_each_image(finished):
+    out, record = finished
+    folder = out / record["name"]
+    kept = read_answers(folder)
+    dataset = load("digits")
+    assert np.array_equal(kept.images, np.sort(dataset.indices("test", 20)))
+    assert set(kept.right) == set(record["populations"])
+    for row in csv.DictReader((folder / "chips.csv").open()):
+        answers = kept.right[row["population"]][int(row["chip"])]
+        assert (answers.sum(), answers.size) == (int(row["correct"]), int(row["images"]))
+    # One answer by hand: the file's images are those of the test split.
+    model = keras.saving.load_model(folder / "model.keras")
+    images, labels = dataset.arrays("test")
+    arm = _at_scale(smoke(), model, dataset, True)
+    with Chip(StuckAtZero(0.3)).program(arm):
+        found = arm.predict(images[kept.images], verbose=0).argmax(1) == labels[kept.images]
+    assert np.array_equal(found, kept.right["chips_other_scale"][0])
+
+
+def test_refuses_any_run_without_resume(finished):
+    out, _ = finished
+    with pytest.raises(ValueError, match="no run in .* with resume=False"):
+        run_panel(smoke(), out, resume=False)
+
+
+def test_another_method_trains_and_prepares_in_its_own_way(tmp_path, monkeypatch):
+    """A method is one entry: what it does is called, and its run has a folder of its own."""
+    seen = []
+
+    def prepare(model, fault_model, seed):
+        seen.append((fault_model.rate, seed))
+        return model
+
+    def own_train(model, dataset, recipe, *rest, **options):
+        return train(model, dataset, dataclasses.replace(recipe, epochs=1), *rest, **options)
+
+    monkeypatch.setitem(METHODS, "other", Method("another way", own_train, prepare))
+    run = dataclasses.replace(smoke("2B", "text"), method="other", seed=3)
+    record = run_panel(run, tmp_path, verbose=0)
+    assert record["name"] == "2B-strided-text-smoke-other-seed3"
+    assert (record["method"], record["seed"], record["epochs"]) == ("other", 3, 1)
+    assert seen == [(0.1, 3)]
+    assert record["populations"]["chips"]["seed"] == 0
 
 
 def test_a_finished_run_is_not_run_again(finished, monkeypatch):
@@ -119,49 +167,6 @@ def test_fluctuation_finds_the_sources_it_is_given():
     assert fluctuation([{"val_chip_0_accuracy": 0.5}] * 8) is None
 
 
-def published(panel, accuracies, images=1_000, epochs=20):
-    record = {
-        "panel": panel,
-        "network": "strided",
-        "protocol": "text",
-        "scale": "short",
-        "seed": 0,
-        "test_images": images,
-        "epochs": epochs,
-    }
-    return Published(record, {}, {"chips": np.array(accuracies)})
-
-
-def test_findings_are_judged_by_scipys_intervals():
-    rng = np.random.default_rng(1)
-    a, b = rng.normal(0.96, 0.02, 50), rng.normal(0.93, 0.04, 60)
-    runs = [published("2C", a), published("2B", b), published("2A", [0.985])]
-    verdicts = {verdict.finding.panel: verdict for verdict in judge(runs)}
-    assert set(verdicts) == {"2A", "2C"}
-    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    found = verdicts["2C"].interval
-    assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
-    assert verdicts["2C"].verdict == "confirmed"
-    wilson = stats.binomtest(985, 1_000).proportion_ci(method="wilson")
-    assert verdicts["2A"].interval.low == pytest.approx(wilson.low)
-    assert verdicts["2A"].verdict == "open"
-
-
-@pytest.mark.parametrize(
-    ("mean", "verdict"), [(0.6, "confirmed"), (0.95, "refuted"), (0.8, "open")]
-)
-def test_a_bound_from_above(mean, verdict):
-    accuracies = mean + 0.02 * np.array([-1, 1, -1, 1, 0.5, -0.5])
-    (found,) = judge([published("S1A", accuracies)])
-    assert found.verdict == verdict
-
-
-def test_a_difference_says_when_the_runs_were_trained_for_different_times():
-    runs = [published("2C", [0.96, 0.97]), published("2B", [0.93, 0.94], epochs=5)]
-    assert [verdict.caveat for verdict in judge(runs)] == ["20 epochs against 5"]
-    assert [verdict.caveat for verdict in judge([runs[0], published("2B", [0.9, 0.8])])] == [""]
-
-
 def test_every_finding_names_panels():
     named = {one.panel for one in FINDINGS} | {one.other for one in FINDINGS if one.other}
     assert named <= set(PANELS)
@@ -170,16 +175,37 @@ def test_every_finding_names_panels():
 def test_publishes_a_page_with_a_row_for_each_population(finished, tmp_path):
     out, record = finished
     text = publish(out, tmp_path).read_text()
-    assert text.count("| S1A | 2 bottlenecks, 30% drop |") == 2
-    assert "![Four populations of each panel](reproduction/collapse.png)" in text
-    assert (tmp_path / "reproduction" / "collapse.png").stat().st_size > 5_000
-    assert "## Still to run" in text and "| 4A |" in text
+    assert text.count("**S1A** 2 bottlenecks, 30% drop") == 1
+    found = [line for line in text.splitlines() if line.startswith(tuple("123456789"))]
+    assert len(found) == 10 and found[-1].startswith("10.")
+    full = (tmp_path / "reproduction_appendix.md").read_text()
+    assert full.count("| S1A | 2 bottlenecks, 30% drop |") == 2
+    assert "## Still to run" in full and "| 4A |" in full
+    (row, repaired) = csv.DictReader((tmp_path / "reproduction.csv").open())
+    assert float(row["mean"]) == record["populations"]["chips"]["mean"]
+    assert (row["tier"], repaired["tier"]) == ("A", "B")
+    assert "![Four populations of each panel](reproduction/collapse.svg)" in text
+    for name in ("collapse", "overview"):
+        for form in ("png", "svg"):
+            assert (tmp_path / "reproduction" / f"{name}.{form}").stat().st_size > 5_000
     folder = tmp_path / "reproduction" / record["name"]
-    assert {path.name for path in folder.iterdir()} == {"record.json", "history.csv", "chips.csv"}
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    figure = (tmp_path / "reproduction" / "overview.svg").read_bytes()
     again = publish(tmp_path / "missing", tmp_path)
     assert again.read_text() == text
+    assert (tmp_path / "reproduction" / "overview.svg").read_bytes() == figure
     (run,) = read(tmp_path / "reproduction")
     assert run.panel is PANELS["S1A"] and len(run.chips["chips"]) == 3
+
+
+def test_other_records_are_refused(finished, tmp_path):
+    out, record = finished
+    folder = tmp_path / record["name"]
+    folder.mkdir()
+    text = (out / record["name"] / "record.json").read_text()
+    (folder / "record.json").write_text(text.replace("keras_rram.study/1", "keras_rram.study/0"))
+    with pytest.raises(ValueError, match="expected the schema .*Received: 'keras_rram.study/0'"):
+        read(tmp_path)
 
 
 def test_nothing_to_publish_is_an_error(tmp_path):

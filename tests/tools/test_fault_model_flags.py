@@ -15,7 +15,7 @@ from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 from keras_rram.evaluation.engines.protocol import Task
 from keras_rram.export import Thresholds, read_sidecar
-from keras_rram.export.tflite import Exporter
+from keras_rram.export.exporter import Exporter
 from keras_rram.faults import Composed, StuckAtZero, StuckCells, at_rate, parse, spec
 from keras_rram.faults.cells import MAPPINGS
 from keras_rram.faults.text import NAMES, describe
@@ -108,9 +108,10 @@ def test_an_exported_chip_is_verified_and_replayed_from_its_sidecar(
     has_offsets = any(fault.offset is not None for fault in drawn.values())
     assert (report.stuck_values is not None) == has_offsets
     sidecar = read_sidecar(tmp_path / "chip.tflite")
-    assert parse(sidecar["fault_model"]) == parse(text)
-    again = Chip(parse(sidecar["fault_model"]), sidecar["chip"]["seed"], sidecar["chip"]["index"])
-    patched = bytes(exporter.patcher.patch_chip(again, model))
+    described = sidecar["chip"]
+    assert parse(described["fault_model"]) == parse(text)
+    again = Chip(parse(described["fault_model"]), described["seed"], described["index"])
+    patched = bytes(exporter.patchable.patch(again.faults(model)))
     assert hashlib.sha256(patched).hexdigest() == sidecar["sha256"]
 
 

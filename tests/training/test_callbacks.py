@@ -12,13 +12,9 @@ from keras_rram import DropConnectDense
 from keras_rram.chips.chip import Chip
 from keras_rram.faults import Fault, StuckAtValues, StuckAtZero, StuckCells
 from keras_rram.training.checkpoint import restore_checkpoint
-from keras_rram.training.on_chips import (
-    Checkpoint,
-    ChipValidation,
-    DropRateSchedule,
-    EpochRecords,
-    Reprogram,
-)
+from keras_rram.training.on_chips import ChipValidation, Reprogram
+from keras_rram.training.records import Checkpoint, EpochRecords
+from keras_rram.training.schedule import DropRateSchedule
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(40, 6)).astype("float32")
@@ -83,7 +79,10 @@ def test_chip_validation_is_the_accuracy_of_the_chips(fault_model):
     model = _model()
     callback = ChipValidation(IMAGES, LABELS, fault_model, chips=4, seed=7, batch_size=16)
     history = _fit(model, [callback], epochs=3).history
-    expected = [_numpy_accuracy(model, Chip(fault_model, 7, index)) for index in range(4)]
+    expected = [
+        _numpy_accuracy(model, Chip(fault_model, 7, index, stream="validation"))
+        for index in range(4)
+    ]
     assert history["val_chip_accuracy"][-1] == pytest.approx(np.mean(expected))
     assert history["val_chip_accuracy_min"][-1] == pytest.approx(min(expected))
     assert history["val_chip_accuracy_max"][-1] == pytest.approx(max(expected))

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import Chip, FreshChips, faulty_layers
+from keras_rram import Chip, FreshChips, faulty_layers, population
 from keras_rram.faults import StuckCells, parse
+from keras_rram.training import ChipValidation
 from tests.helpers import tiny_images, tiny_model, to_numpy
 
 ROWS = "row_faults:rate=0.3,tile=8x8"
@@ -69,11 +70,23 @@ def test_the_chip_of_each_step_is_that_of_its_number(every):
     model, seen = fitted(FreshChips(ROWS, every=every, seed=5))
     assert len(seen.steps) == 12
     for step, found in enumerate(seen.steps):
-        faults = Chip(parse(ROWS), seed=5, index=step // every).faults(model)
+        faults = Chip(parse(ROWS), seed=5, index=step // every, stream="training").faults(model)
         assert set(found) == set(faults)
         for name, mask in found.items():
             np.testing.assert_array_equal(mask, faults[name].mask)
     assert any((mask == 0).any() for mask in seen.steps[0].values())
+
+
+def test_no_chip_of_training_is_one_of_validation_or_evaluation():
+    """With the defaults all three have seed 0."""
+    model, seen = fitted(FreshChips(ROWS))
+    images, labels = tiny_images(24)
+    validation = ChipValidation(images, labels, parse(ROWS), chips=12).chips
+    for chip in [*population(parse(ROWS), 12), *validation]:
+        faults = chip.faults(model)
+        for found in seen.steps:
+            assert any((found[name] != fault.mask).any() for name, fault in faults.items())
+    assert not set(validation) & set(population(parse(ROWS), 12))
 
 
 def test_validation_and_the_trained_model_have_no_chip():

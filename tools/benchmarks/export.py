@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tools.benchmarks.timing import in_turn, ratio
+from .timing import in_turn, ratio
 
 # TensorFlow takes every core unless it is told before it starts.
 CORES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")

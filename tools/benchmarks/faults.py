@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator
 
-from tools.benchmarks.timing import in_turn, ratio
+from .timing import in_turn, ratio
 
 SEED = 1
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.benchmarks.timing import in_turn, ratio
+from .timing import in_turn, ratio
 
 
 def run(quick: bool) -> Iterator[tuple[str, float]]:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tools.benchmarks.timing import in_turn, ratio
+from .timing import in_turn, ratio
 
 SEED = 1
 RATE = 0.1
@@ -139,21 +139,15 @@ def _assign_mask(kernel: Any) -> np.ndarray:
 def _processes(model: Any, images: int, rounds: int) -> Iterator[tuple[str, float]]:
     """Yields the speed of two processes over one, each with one thread."""
     from keras_rram import Chip, StuckAtZero, population
-    from keras_rram.evaluation.engines.choose import Workload, prepare
+    from keras_rram.evaluation.engines.choose import Workload, open_engine
     from keras_rram.evaluation.engines.protocol import Task
     from keras_rram.evaluation.engines.workers import Pool
 
     tasks = [Task(chip) for chip in population(StuckAtZero(RATE), 8, SEED)]
     work = Workload(model, *_random_data(model, images), Chip(StuckAtZero(RATE), SEED))
-    cores = len(os.sched_getaffinity(0))
-    recipe = prepare(work, "litert", jobs=cores, needs_recipe=True).recipe
-    if recipe is None:
-        raise RuntimeError("no recipe for workers")
-    alone = recipe.build()
-    with Pool(recipe, jobs=2) as pool:
-        one, two = in_turn(
-            [lambda: alone.answer(tasks), lambda: list(pool.run(tasks, images))], rounds
-        )
+    alone = open_engine(work, "litert", threads=1)
+    with Pool(alone, images, jobs=2) as pool:
+        one, two = in_turn([lambda: alone.answer(tasks), lambda: list(pool.answer(tasks))], rounds)
     yield "two_process_speedup", ratio(one, two)
     yield "two_process_chips_per_second", len(tasks) / statistics.median(two)
 
@@ -165,16 +159,15 @@ def _agreement(
     from keras_rram import StuckAtZero, population
     from keras_rram.evaluation.engines.litert import convert_once
     from keras_rram.export.litert_model import LiteRTModel
-    from keras_rram.export.patchable import TFLitePatcher
 
     inputs = data[0]
     drawn = population(StuckAtZero(RATE), chips, SEED)
-    patcher = TFLitePatcher(model, convert_once(model, inputs, drawn[0]).tflite)
+    patchable = convert_once(model, inputs, drawn[0]).patchable
     same = []
     for chip in drawn:
         with chip.program(model):
             expected = model.predict(inputs, batch_size=256, verbose=0).argmax(-1)
-        file = bytes(patcher.patch(chip.faults(model)))
+        file = bytes(patchable.patch(chip.faults(model)))
         same.append(np.mean(LiteRTModel(file, threads=2).predict(inputs).argmax(-1) == expected))
     yield "same_class_worst_chip", float(min(same))
     yield "same_class_mean", float(np.mean(same))
@@ -201,10 +194,10 @@ def _peak_memory(path: str, data: tuple[np.ndarray, np.ndarray], chips: int) -> 
     import keras
 
     from keras_rram import StuckAtZero
-    from keras_rram.evaluation import run_population
+    from keras_rram.evaluation import evaluate_population
 
     model = keras.saving.load_model(path)
-    run_population(model, StuckAtZero(RATE), chips, seed=SEED, data=data, progress=False)
+    evaluate_population(model, StuckAtZero(RATE), data, chips, seed=SEED, progress=False)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -213,13 +206,13 @@ def _saving(
 ) -> Iterator[tuple[str, float]]:
     """Yields how many images the full evaluation needs for the half-width of the stop rule."""
     from keras_rram import StuckAtZero
-    from keras_rram.evaluation import run_population
+    from keras_rram.evaluation import evaluate_population
 
     common: dict[str, Any] = {"data": data, "progress": False, "engine": "litert"}
     faults, images = StuckAtZero(RATE), len(data[1])
     seeds = range(SEED, SEED + (1 if quick else 5))
     begin = time.perf_counter()
-    (full,) = run_population(model, faults, 20 if quick else 100, seed=SEED, **common).results
+    full = evaluate_population(model, faults, chips=20 if quick else 100, seed=SEED, **common)
     per_chip = (time.perf_counter() - begin) / len(full.chips)
     width = full.mean_interval(images="test_set").half_width
 
@@ -228,9 +221,11 @@ def _saving(
         answers, means = [], []
         begin = time.perf_counter()
         for seed in seeds:
-            found = run_population(model, faults, 4_000, seed=seed, stop=target, **common)
-            answers.append(sum(chip.total for chip in found.results[0].chips))
-            means.append(found.results[0].mean)
+            found = evaluate_population(
+                model, faults, chips=4_000, seed=seed, stop=target, **common
+            )
+            answers.append(sum(chip.total for chip in found.chips))
+            means.append(found.mean)
         seconds = (time.perf_counter() - begin) / len(seeds)
         return statistics.mean(answers), seconds, means
 

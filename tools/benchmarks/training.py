@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from tools.benchmarks.layers import trainer
-from tools.benchmarks.timing import in_turn, ratio
+from .layers import trainer
+from .timing import in_turn, ratio
 
 
 def run(quick: bool) -> Iterator[tuple[str, float]]:

@@ -1,22 +1,21 @@
 """The reference engine: any Keras backend, any model, any fault model, any repair."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_rram.chips.chip import Chip, erase
+from keras_rram.chips.chip import Chip, Programmed, erase
+from keras_rram.chips.inference import ChipInference
+from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
 from keras_rram.evaluation.engines.protocol import Answers, Task, achieved_rate
-from keras_rram.faults import Fault
 from keras_rram.layers import faulty_layers
 from keras_rram.noise.injection import reseed
-
-Repair = Callable[[keras.Model, dict[str, Fault]], AbstractContextManager[Any]]
-"""Called as `with repair(model, chip_faults):` on a programmed model; undoes itself at the end."""
+from keras_rram.repair import Repair
 
 BATCH = 100
 # Part of a JAX device's memory that the activations of a group of chips may take.
@@ -40,7 +39,8 @@ class KerasEngine:
             `(n, classes)`.
         images: float array `(n, ...)`, preprocessed as for the model.
         labels: integer classes `(n,)`.
-        repair: applied to each programmed chip before it predicts; see `Repair`.
+        repair: applied to each programmed chip before it predicts, and to the fault-free model
+            unless a task says otherwise; see `keras_rram.repair.Repair`.
         batch: images that go through the network at once.
 
     Raises:
@@ -67,22 +67,24 @@ class KerasEngine:
     ):
         self._model, self._repair = model, repair
         self._count, self._batch = len(images), min(batch, len(images))
-        self._images = ops.convert_to_tensor(images)
-        self._labels = ops.convert_to_tensor(np.asarray(labels, np.int32))
+        self._arrays = (images, np.asarray(labels, np.int32))
+        self._layers = list(faulty_layers(model).values())
+        self._is_noisy = any(layer.is_noisy for layer in self._layers)
         with self._random_states_kept():
-            outputs = np.shape(self._logits(np.zeros(1, np.int32)))
+            outputs = np.shape(model(ops.convert_to_tensor(images[:1]), training=False))
         if len(outputs) != 2 or outputs[1] < 2:
             raise ValueError(
                 f"expected a classifier with outputs (n, classes), classes >= 2. Received: model "
                 f"'{model.name}' with outputs of shape {('n', *outputs[1:])}"
             )
-        self._is_jax = keras.backend.backend() == "jax"
-        self._compiled_for: tuple[bool, ...] | None = None
-        self._predict: Callable[..., Any] = self._correct
         self.group = 1
-        self._is_noisy = any(layer.is_noisy for layer in self._layers())
-        if self._is_jax and repair is None and not self._is_noisy:
+        if keras.backend.backend() == "jax" and repair is None and not self._is_noisy:
             self.group = _group_size(model, self._batch)
+        self._predict = ChipInference(model, _is_right, self._arrays, self.group)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the model as trained, and compiles nothing."""
+        return _restored, (to_bytes(self._model), *self._arrays, self._repair, self._batch)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates each task's chip on its images; the model gets back what it held before."""
@@ -102,37 +104,27 @@ class KerasEngine:
                 start = stop
 
     def _single(self, task: Task) -> Answers:
-        faults = self._faults(task.chip)
-        with ExitStack() as stack:
-            stack.enter_context(self._programmed(task.chip))
-            if self._repair is not None and task.chip is not None:
-                stack.enter_context(self._repair(self._model, faults))
-            self._compile()
-            if self._is_noisy:
-                correct = self._run_noisy(task)
-            else:
-                correct = self._run(task.images, *(self._state() if self._is_jax else ()))
-            return Answers(correct, achieved_rate(faults))
+        programmed = self._programmed(task.chip)
+        with programmed, self._repaired(task):
+            return Answers(self._run(task), achieved_rate(programmed.faults))
 
     def _grouped(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates chips side by side on JAX."""
         held, rates = [], []
         for task in tasks:
-            with self._programmed(task.chip):
-                self._compile()
-                rates.append(achieved_rate(self._faults(task.chip)))
+            programmed = self._programmed(task.chip)
+            with programmed:
+                rates.append(achieved_rate(programmed.faults))
                 # JAX arrays never change: these stay when the next chip is programmed.
-                held.append([variable.value for variable in self._fault_variables()])
+                held.append(self._predict.faults())
         # A group of another size would be compiled again.
         padded = held + held[-1:] * (self.group - len(held))
-        masks = [ops.stack(values) for values in zip(*padded, strict=True)]
-        trainable, others, _ = self._state()
-        correct = self._run(tasks[0].images, trainable, others, masks)
+        correct = self._run(tasks[0], [ops.stack(values) for values in zip(*padded, strict=True)])
         return [Answers(row, rate) for row, rate in zip(correct, rates, strict=False)]
 
     @contextmanager
     def _random_states_kept(self) -> Iterator[None]:
-        states = [layer.seed_generator.state for layer in self._layers()]
+        states = [layer.seed_generator.state for layer in self._layers]
         held = [np.array(ops.convert_to_numpy(state)) for state in states]
         try:
             yield
@@ -140,101 +132,38 @@ class KerasEngine:
             for state, value in zip(states, held, strict=True):
                 state.assign(value)
 
-    def _programmed(self, chip: Chip | None) -> AbstractContextManager[Any]:
+    def _programmed(self, chip: Chip | None) -> Programmed:
         return erase(self._model) if chip is None else chip.program(self._model)
 
-    def _faults(self, chip: Chip | None) -> dict[str, Fault]:
-        return {} if chip is None else chip.faults(self._model)
+    def _repaired(self, task: Task) -> AbstractContextManager[Any]:
+        if self._repair is None or not task.repaired:
+            return nullcontext()
+        return self._repair(self._model, task.chip)
 
-    def _run_noisy(self, task: Task) -> np.ndarray:
-        """Predicts in batches, each with noise of its own."""
+    def _run(self, task: Task, faults: list[Any] | None = None) -> np.ndarray:
+        """Predicts in batches, noise anew in each; returns booleans, images last."""
         images = np.arange(self._count) if task.images is None else np.asarray(task.images)
         chip = (-1, -1) if task.chip is None else (task.chip.seed, task.chip.index)
         parts = []
         for start in range(0, len(images), self._batch):
             batch = images[start : start + self._batch]
-            reseed(self._model, *chip, int(batch[0]))
-            parts.append(self._run(batch, *(self._state() if self._is_jax else ())))
-        return np.concatenate(parts)
-
-    def _run(self, images: np.ndarray | None, *state: Any) -> np.ndarray:
-        """Predicts in batches; returns booleans, images last."""
-        indices = np.arange(self._count) if images is None else np.asarray(images)
-        indices = indices.astype(np.int32)
-        parts = []
-        for start in range(0, len(indices), self._batch):
-            batch = indices[start : start + self._batch]
             used = len(batch)
-            if self._is_jax and used < self._batch:
-                batch = np.pad(batch, (0, self._batch - used))
-            parts.append(ops.convert_to_numpy(self._predict(batch, *state))[..., :used])
+            if self._is_noisy:
+                reseed(self._model, *chip, int(batch[0]))
+            if keras.backend.backend() == "jax":
+                batch = np.pad(batch, (0, self._batch - used))  # compiled for one size
+            correct = ops.convert_to_numpy(self._predict(batch, faults))
+            parts.append(correct[..., :used])
         return np.concatenate(parts, axis=-1).astype(bool)
 
-    def _compile(self) -> None:
-        """Compiles the prediction, again only where a fault model has added offsets."""
-        signature = tuple(bool(layer.fault_offsets) for layer in self._layers())
-        if signature == self._compiled_for:
-            return
-        self._compiled_for = signature
-        backend = keras.backend.backend()
-        if backend == "tensorflow":
-            import tensorflow as tf
 
-            self._predict = tf.function(
-                self._correct, input_signature=[tf.TensorSpec([None], tf.int32)]
-            )
-        elif backend == "torch":
-            import torch
+def _is_right(call: Any, batch: Any, images: Any, labels: Any) -> Any:
+    classes = ops.argmax(call(ops.take(images, batch, axis=0)), axis=-1)
+    return ops.equal(classes, ops.cast(ops.take(labels, batch, axis=0), classes.dtype))
 
-            self._predict = torch.no_grad()(self._correct)
-        elif backend == "jax":
-            self._predict = self._compiled_jax()
 
-    def _compiled_jax(self) -> Callable[..., Any]:
-        import jax
-
-        variables = self._model.non_trainable_variables
-        places = {id(variable): place for place, variable in enumerate(variables)}
-        positions = [places[id(variable)] for variable in self._fault_variables()]
-
-        def correct(batch, images, labels, trainable, others, masks):
-            state = list(others)
-            for position, mask in zip(positions, masks, strict=True):
-                state[position] = mask
-            logits, _ = self._model.stateless_call(trainable, state, images[batch], training=False)
-            return logits.argmax(-1) == labels[batch]
-
-        if self.group > 1:
-            correct = jax.vmap(correct, in_axes=(None, None, None, None, None, 0))
-        compiled = jax.jit(correct)
-        return lambda batch, *state: compiled(batch, self._images, self._labels, *state)
-
-    def _state(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """Returns the values of all variables: trainable ones, others, and the faults' again."""
-        return (
-            [variable.value for variable in self._model.trainable_variables],
-            [variable.value for variable in self._model.non_trainable_variables],
-            [variable.value for variable in self._fault_variables()],
-        )
-
-    def _correct(self, batch: Any) -> Any:
-        return ops.equal(
-            ops.argmax(self._logits(batch), axis=-1), ops.take(self._labels, batch, axis=0)
-        )
-
-    def _logits(self, batch: Any) -> Any:
-        return self._model(ops.take(self._images, batch, axis=0), training=False)
-
-    def _layers(self) -> list[Any]:
-        return list(faulty_layers(self._model).values())
-
-    def _fault_variables(self) -> list[keras.Variable]:
-        return [
-            variable
-            for layer in self._layers()
-            for variables in (layer.fault_masks, layer.fault_offsets)
-            for variable in variables.values()
-        ]
+def _restored(model: bytes, *arguments: Any) -> KerasEngine:
+    return KerasEngine(from_bytes(model), *arguments)
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:

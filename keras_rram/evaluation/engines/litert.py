@@ -1,33 +1,30 @@
 """The fast engine on CPUs: one TFLite conversion, then the patched file of each chip in LiteRT."""
 
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
+import joblib
 import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.engines.clean_prefix import cut
-from keras_rram.evaluation.engines.protocol import Answers, Task, achieved_rate
-from keras_rram.export.convert import convert
+from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
+from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Answers, Task, achieved_rate
 from keras_rram.export.errors import ExportError
-from keras_rram.export.kernels import chip_gains, fault_free, rescaled
 from keras_rram.export.litert_model import LiteRTModel
-from keras_rram.export.patchable import TFLitePatcher
-from keras_rram.export.verify import check_weights
+from keras_rram.export.patchable import PatchableModel
+from keras_rram.export.verify import IMAGES, Thresholds
 
-QUANTIZATIONS = ("float32", "int8")
 # Small enough for the activations to stay in the caches: 1.2 times as fast as 100 images, and the
 # interpreter of a chip is ready 10 to 50 times sooner.
 BATCH = 8
 _PREFIX_BATCH = 100
-VERIFICATION_IMAGES = 256
-# Largest difference of a float32 logit from the Keras model's, relative to the largest logit.
-_MAX_DIFFERENCE = 1e-3
-_INT8_AGREEMENT = 0.98
+# A network of many layers may be further from Keras than an exported file has to be.
+_THRESHOLDS = Thresholds(max_difference=1e-3)
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +35,15 @@ class Converted:
 
     Attributes:
         model: the converted part of the model, with all its Drop-Connect layers.
-        tflite: its fault-free TFLite file.
+        patchable: it as a TFLite file.
         inputs: what goes into it for each test image: the image, or what the clean layers in front
             of the converted part make of it.
-        gains: factors that the weights in the file carry, see `chip_gains`.
         cached: share of the model's multiply-accumulates that `inputs` holds already.
     """
 
     model: keras.Model
-    tflite: bytes
+    patchable: PatchableModel
     inputs: np.ndarray
-    gains: Mapping[str, float] = field(default_factory=dict)
     cached: float = 0.0
 
 
@@ -96,10 +91,10 @@ def convert_once(
             "computed once for all chips.",
             100 * cached,
         )
-    gains = chip_gains([chip], part) if quantization == "int8" else {}
-    with fault_free(part, gains):
-        tflite = convert(part, quantization, calibration)
-    converted = Converted(part, tflite, inputs, gains, cached)
+    # The weights of a float32 file cannot saturate.
+    chips = [chip] if quantization == "int8" else []
+    patchable = PatchableModel.convert(part, quantization, calibration, chips=chips)
+    converted = Converted(part, patchable, inputs, cached)
     _verify(converted, chip, quantization)
     return converted
 
@@ -128,12 +123,18 @@ class LiteRTEngine:
     group = 1
 
     def __init__(self, converted: Converted, labels: np.ndarray, threads: int | None = None):
-        self._model = converted.model
-        self._inputs = LiteRTModel(converted.tflite).encode(converted.inputs)
+        self._converted, self._model = converted, converted.model
+        self._patchable = converted.patchable
+        self._inputs = LiteRTModel(self._patchable.tflite).encode(converted.inputs)
         self._labels = np.asarray(labels)
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or joblib.cpu_count()
         self._executor = ThreadPoolExecutor(self._threads, "litert")
-        self._patcher = TFLitePatcher(converted.model, converted.tflite, converted.gains)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the file, so that nothing is converted again."""
+        held = self._converted
+        arguments = (self._patchable, held.inputs, self._labels, self._threads)
+        return _restored, (to_bytes(self._model), *arguments)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates each task's chip on its images."""
@@ -141,9 +142,8 @@ class LiteRTEngine:
 
     def _single(self, task: Task) -> Answers:
         faults = {} if task.chip is None else task.chip.faults(self._model)
-        scaled = faults if task.chip is None else rescaled(task.chip, self._model, faults)
         chosen = slice(None) if task.images is None else task.images
-        classes = self._classes(bytes(self._patcher.patch(scaled)), self._inputs[chosen])
+        classes = self._classes(bytes(self._patchable.patch(faults)), self._inputs[chosen])
         return Answers(classes == self._labels[chosen], achieved_rate(faults))
 
     def _classes(self, tflite: bytes, inputs: np.ndarray) -> np.ndarray:
@@ -153,6 +153,12 @@ class LiteRTEngine:
             return _predict(tflite, inputs)
         found = self._executor.map(_predict, [tflite] * len(parts), parts)
         return np.concatenate(list(found))
+
+
+def _restored(
+    model: bytes, patchable: PatchableModel, inputs: np.ndarray, labels: np.ndarray, threads: int
+) -> LiteRTEngine:
+    return LiteRTEngine(Converted(from_bytes(model), patchable, inputs), labels, threads)
 
 
 class _ChipModel(LiteRTModel):
@@ -178,31 +184,16 @@ def _verify(converted: Converted, chip: Chip, quantization: str) -> None:
     Raises:
         ExportError: if it is not the chip's, see `convert_once`.
     """
-    model = converted.model
-    patcher = TFLitePatcher(model, converted.tflite, converted.gains)
-    faults = rescaled(chip, model, chip.faults(model))
-    patched = patcher.patch(faults)
-    check_weights(patcher, patched, faults)
-    inputs = converted.inputs[:VERIFICATION_IMAGES]
-    # The ranges of int8 activations are those of the healthy model: a chip's may saturate.
-    is_int8 = quantization == "int8"
-    with fault_free(model) if is_int8 else chip.program(model):
-        expected = keras.ops.convert_to_numpy(model(inputs, training=False))
-    file = patcher.patch({}) if is_int8 else patched
-    outputs = LiteRTModel(file, threads=1, batch_size=min(BATCH, len(inputs))).predict(inputs)
-    if is_int8:
-        agreement = float(np.mean(outputs.argmax(-1) == expected.argmax(-1)))
-        if agreement < _INT8_AGREEMENT:
-            log.warning(
-                "The fault-free int8 file gives the Keras model's class on %.1f%% of %d images: "
-                "quantization itself costs accuracy. More calibration images may help.",
-                100 * agreement,
-                len(inputs),
-            )
+    model, patchable = converted.model, converted.patchable
+    faults = chip.faults(model)
+    inputs = converted.inputs[:IMAGES]
+    if quantization == "float32":
+        patchable.verify(model, faults, inputs).check(quantization, _THRESHOLDS)
         return
-    difference = float(np.abs(outputs - expected).max() / max(1.0, np.abs(expected).max()))
-    if not difference <= _MAX_DIFFERENCE:
-        raise ExportError(
-            f"The logits of a chip's file differ from the Keras model's by {difference:.2g} of the "
-            f"largest logit; at most {_MAX_DIFFERENCE:.2g} was expected."
-        )
+    patchable.check(patchable.patch(faults), faults)
+    # The ranges of int8 activations are those of the healthy model: a chip's may saturate.
+    healthy = patchable.verify(model, {}, inputs)
+    try:
+        healthy.check(quantization, _THRESHOLDS)
+    except ExportError as error:
+        log.warning("Quantization itself costs accuracy. The fault-free model: %s", error)

@@ -9,6 +9,9 @@ import numpy as np
 from keras_rram.chips.chip import Chip
 from keras_rram.faults import Fault
 
+QUANTIZATIONS = ("float32", "int8")
+"""Numbers that an engine may compute in."""
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -17,10 +20,12 @@ class Task:
     Attributes:
         chip: the chip; None for the fault-free model.
         images: indices of the test images that it answers; None for all of them.
+        repaired: whether the engine's repair is applied, where it has one.
     """
 
     chip: Chip | None
     images: np.ndarray | None = None
+    repaired: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,8 @@ class Answers:
 
 class Engine(Protocol):
     """Evaluates chips of one model on one set of test images.
+
+    It can be pickled: that is how processes and other machines get theirs.
 
     Attributes:
         name: "keras" or "litert".

@@ -2,22 +2,20 @@
 
 import itertools
 import os
-import pathlib
+import pickle
 import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
 import keras
-import numpy as np
 
-from keras_rram.chips.chip import erase
-from keras_rram.evaluation.engines.keras import KerasEngine, Repair
+import keras_rram.quiet
 from keras_rram.evaluation.engines.protocol import Answers, Engine, Task
 
 # Answers of one message between processes, at least, so that small tasks do not drown in messages.
@@ -33,21 +31,16 @@ _loading = threading.Lock()
 
 def _quiet_start() -> Callable[[], None]:
     """Returns what a process does first: the imports, without their messages on stderr."""
+    path = keras_rram.quiet.__file__
 
     def start() -> None:
         # A function within a function travels by value: naming one of a module would import the
         # module, and with it Keras, before this can turn the messages away.
         import importlib
-        import os
+        import runpy
 
-        saved = os.dup(2)
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        try:
+        with runpy.run_path(path)["held_stderr"]():
             importlib.import_module("keras_rram.evaluation.engines.workers")
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
     return start
 
@@ -57,34 +50,23 @@ _START = _quiet_start()
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
-    """Plain values from which a worker builds its engine.
+class _Copy:
+    """What a worker has its engine from.
 
     Attributes:
-        engine: "keras" or "litert".
+        content: the pickled engine; for processes the path of a file with it, whose arrays they
+            map into their memory.
         backend: Keras backend that the worker must have.
-        model: the bytes of a `.keras` file.
-        inputs: test images, or what the clean layers make of them.
-        labels: integer classes.
         threads: threads of the worker.
-        repair: for the keras engine.
-        tflite: the fault-free file, for the litert engine.
-        gains: factors in that file.
-        key: identity of the recipe; a worker builds each one once.
+        key: identity; a worker builds each one once.
     """
 
-    engine: str
+    content: bytes | str
     backend: str
-    model: bytes
-    inputs: np.ndarray
-    labels: np.ndarray
-    threads: int = 1
-    repair: Repair | None = None
-    tflite: bytes = b""
-    gains: Mapping[str, float] = field(default_factory=dict)
+    threads: int
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def build(self) -> Engine:
+    def engine(self) -> Engine:
         """Builds the engine in the process of a worker.
 
         Raises:
@@ -96,68 +78,60 @@ class Recipe:
                 "set KERAS_BACKEND for the workers."
             )
         _limit_threads(self.threads)
-        model = _from_bytes(self.model)
-        if self.engine == "keras":
-            return KerasEngine(model, self.inputs, self.labels, self.repair)
-        from keras_rram.evaluation.engines.litert import Converted, LiteRTEngine
-
-        converted = Converted(model, self.tflite, self.inputs, self.gains)
-        return LiteRTEngine(converted, self.labels, self.threads)
-
-
-def to_bytes(model: keras.Model) -> bytes:
-    """Returns a model, as trained and free of faults, as the bytes of a `.keras` file."""
-    with tempfile.TemporaryDirectory() as folder, erase(model):
-        path = pathlib.Path(folder) / "model.keras"
-        model.save(path)
-        return path.read_bytes()
-
-
-def _from_bytes(content: bytes) -> keras.Model:
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "model.keras"
-        path.write_bytes(content)
-        return keras.models.load_model(path, compile=False)
+        if isinstance(self.content, str):
+            return joblib.load(self.content, mmap_mode="r")
+        return pickle.loads(self.content)
 
 
 class Pool:
     """Runs tasks on workers and gives back their answers in order; a context manager.
 
     Args:
-        recipe: of the workers' engines.
+        engine: what each worker gets a copy of.
+        images: number of test images.
         jobs: number of processes.
         parallel: "processes" on this machine, or "dask".
         scheduler: address of the Dask scheduler, "tcp://host:8786".
+        threads: threads of each worker.
 
     Raises:
         ValueError: if Dask is not installed or its scheduler cannot be reached.
     """
 
     def __init__(
-        self, recipe: Recipe, jobs: int, parallel: str = "processes", scheduler: str | None = None
+        self,
+        engine: Engine,
+        images: int,
+        jobs: int,
+        parallel: str = "processes",
+        scheduler: str | None = None,
+        threads: int = 1,
     ):
-        self._recipe, self._jobs, self._parallel = recipe, jobs, parallel
-        self._scheduler = scheduler
+        self._engine, self._images, self._jobs = engine, images, jobs
+        self._parallel, self._scheduler, self._threads = parallel, scheduler, threads
         self._client: Any = None
+        self._copy: _Copy | None = None
         self._stack = ExitStack()
-        self._payload: Any = recipe
 
     def __enter__(self) -> "Pool":
         """Connects; processes start with the first tasks."""
+        content: bytes | str
         if self._parallel == "dask":
             self._client = self._stack.enter_context(_dask_client(self._scheduler))
+            content = pickle.dumps(self._engine)
         else:
-            # One file for all processes, which map its arrays into their memory.
-            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_rram_"))
-            self._payload = os.path.join(folder, "recipe.joblib")
-            joblib.dump(self._recipe, self._payload)
+            # Where an open file cannot be removed, as on Windows, processes still map this one.
+            folder = tempfile.TemporaryDirectory(prefix="keras_rram_", ignore_cleanup_errors=True)
+            content = os.path.join(self._stack.enter_context(folder), "engine.joblib")
+            joblib.dump(self._engine, content)
+        self._copy = _Copy(content, keras.backend.backend(), self._threads)
         return self
 
     def __exit__(self, *error: object) -> None:
         """Disconnects, or removes what the processes share."""
         self._stack.close()
 
-    def run(self, tasks: Iterable[Task], images: int, group: int = 1) -> Iterator[Answers]:
+    def answer(self, tasks: Sequence[Task]) -> Iterator[Answers]:
         """Yields the answers of tasks, in order.
 
         A worker that dies takes nothing with it: its tasks go to others, and where that fails the
@@ -165,11 +139,9 @@ class Pool:
 
         Args:
             tasks: what to evaluate; taken as workers become free.
-            images: typical number of images of a task.
-            group: number of tasks that an engine likes to get at once.
         """
-        tasks = list(tasks)
-        size = max(group, min(_MOST_TASKS, _ANSWERS // max(images, 1)), 1)
+        images = min((_count(task, self._images) for task in tasks), default=1)
+        size = max(self._engine.group, min(_MOST_TASKS, _ANSWERS // max(images, 1)), 1)
         done = 0
         for attempt in itertools.count(1):
             rest = [tasks[start : start + size] for start in range(done, len(tasks), size)]
@@ -182,7 +154,7 @@ class Pool:
                 if attempt > _RETRIES or not _is_lost_worker(error):
                     raise
 
-    def _start(self, parts: list[list[Task]]) -> Iterator[list[Answers]]:
+    def _start(self, parts: list[Sequence[Task]]) -> Iterator[list[Answers]]:
         with self._config():
             run = joblib.Parallel(
                 n_jobs=self._jobs,
@@ -190,7 +162,7 @@ class Pool:
                 batch_size=1,
                 pre_dispatch="2 * n_jobs",
             )
-            results = run(joblib.delayed(_work)(self._payload, part) for part in parts)
+            results = run(joblib.delayed(_work)(self._copy, part) for part in parts)
         try:
             yield from results
         finally:
@@ -198,41 +170,29 @@ class Pool:
 
     def _config(self) -> Any:
         if self._parallel == "dask":
-            # Every worker gets the recipe, so that no single one can take it along when it dies.
-            return joblib.parallel_config("dask", client=self._client, scatter=[self._recipe])
-        threads = self._recipe.threads
+            # Every worker gets the copy, so that no single one can take it along when it dies.
+            return joblib.parallel_config("dask", client=self._client, scatter=[self._copy])
+        threads = self._threads
         return joblib.parallel_config("loky", inner_max_num_threads=threads, initializer=_START)
 
 
-def _work(payload: Any, tasks: list[Task]) -> list[Answers]:
+def _work(copy: _Copy, tasks: list[Task]) -> list[Answers]:
     """Answers tasks in a worker, with the engine that it keeps from one call to the next."""
     held = getattr(_engines, "held", None)
-    # The path of a pool's file is new for each pool; a recipe comes with its key.
-    key = payload if isinstance(payload, str) else payload.key
-    if held is None or held[0] != key:
+    if held is None or held[0] != copy.key:
         with _loading:
-            is_process = isinstance(payload, str)
-            recipe = joblib.load(payload, mmap_mode="r") if is_process else payload
+            is_process = isinstance(copy.content, str)
             if is_process and threading.current_thread() is threading.main_thread():
                 # Ctrl-C reaches the whole process group, and is for the process that collects.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-            with _quiet() if is_process else nullcontext():
-                held = (key, recipe.build())
+            with keras_rram.quiet.held_stderr() if is_process else nullcontext():
+                held = (copy.key, copy.engine())
             _engines.held = held
     return held[1].answer(tasks)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Turns away what TensorFlow says on stderr when it looks for devices, in a process's own."""
-    saved = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+def _count(task: Task, images: int) -> int:
+    return images if task.images is None else len(task.images)
 
 
 def _limit_threads(threads: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_rram.evaluation.statistics.anova import crossed
 from keras_rram.evaluation.statistics.folds import fold_of
 
 
@@ -42,38 +43,25 @@ def components(correct: Sequence[np.ndarray], folds: int) -> Components:
     Returns:
         The `Components`.
     """
-    groups: dict[int, list[np.ndarray]] = {}
+    rows: dict[int, list[np.ndarray]] = {}
     for chip, answers in enumerate(correct):
-        groups.setdefault(fold_of(chip, folds), []).append(np.asarray(answers, dtype=np.float64))
-    chip_squares = image_squares = residual_squares = 0.0
-    chip_df = image_df = residual_df = 0
-    answers_seen, weight = 0, 0.0
-    for rows in groups.values():
-        matrix = np.stack(rows)
-        count, size = matrix.shape
-        answers_seen += matrix.size
-        if count < 2 or size < 2:
-            continue
-        mean = matrix.mean()
-        a = size * float(np.sum((matrix.mean(1) - mean) ** 2))
-        b = count * float(np.sum((matrix.mean(0) - mean) ** 2))
-        chip_squares += a
-        image_squares += b
-        residual_squares += float(np.sum((matrix - mean) ** 2)) - a - b
-        chip_df += count - 1
-        image_df += size - 1
-        residual_df += (count - 1) * (size - 1)
-        weight += count * (size - 1)
+        rows.setdefault(fold_of(chip, folds), []).append(np.asarray(answers))
+    matrices = [np.stack(fold) for fold in rows.values()]
+    tables = [crossed(matrix) for matrix in matrices if min(matrix.shape) > 1]
+    df = np.array([list(table.df.values()) for table in tables]).T
+    squares = np.array([list(table.squares.values()) for table in tables]).T
+    chip, image, residual = np.sum(squares * df, axis=1) / np.sum(df, axis=1)
+    answers_seen = sum(matrix.size for matrix in matrices)
     size = answers_seen / len(correct)
     mean = float(np.mean([np.mean(answers) for answers in correct]))
     alone = min(mean, 1 - mean) or 0.5 / answers_seen
-    e = max(residual_squares / residual_df, 0.0) or alone * (1 - alone)
-    chips_each = weight / image_df
+    e = float(residual) or alone * (1 - alone)
+    chips_each = sum(table.shape[0] * (table.shape[1] - 1) for table in tables) / df[1].sum()
     return Components(
-        max((chip_squares / chip_df - (1 - 1 / folds) * e) / size, 0.0),
-        max((image_squares / image_df - e) / chips_each, 0.0),
+        max(float(chip - (1 - 1 / folds) * e) / size, 0.0),
+        max(float((image - e) / chips_each), 0.0),
         e,
-        chip_df,
+        int(df[0].sum()),
         mean,
     )
 

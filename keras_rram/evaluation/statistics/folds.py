@@ -8,17 +8,19 @@ difficulty of the images cancels exactly from the mean; what remains is the chip
 how each chip fares on its fold, and the two chips of a pair measure just that.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
+from keras_rram.evaluation.statistics.anova import groups
 from keras_rram.evaluation.statistics.intervals import (
+    QUESTIONS,
+    ROUNDING,
     Interval,
     Scale,
+    alike_interval,
     effective_df,
     t_interval,
-    wilson_interval,
 )
 
 
@@ -89,7 +91,7 @@ def fold_interval(
     folds: int,
     images_per_fold: int,
     confidence: float = 0.95,
-    image_term: float = 0.0,
+    image_term: float | None = None,
     scale: Scale = "logit",
 ) -> Interval:
     """Interval of the mean over all chips and the whole test set, from one fold of images per chip.
@@ -100,6 +102,8 @@ def fold_interval(
     variance of the fold means and s_2^2 the pooled variance of chips within their fold. When all
     folds are used only the second term remains. The mean is that of the fold means, the plain mean
     where folds are used equally often. Degrees of freedom: Satterthwaite, adjusted for kurtosis.
+    Where chips are all alike, `alike_interval` over chips: answers of one chip, and of two chips to
+    the same images, depend on each other.
 
     Args:
         accuracies: Shape (chips,), the accuracy of each chip on its fold (or a difference of two).
@@ -107,8 +111,8 @@ def fold_interval(
         folds: Number of folds M that the test set was cut into.
         images_per_fold: Images in a fold.
         confidence: Confidence level in (0, 1).
-        image_term: Added to the variance: 0 asks about this test set, `image variance / images in
-            the test set` about new images.
+        image_term: None asks about this test set; `image variance / images in the test set`, which
+            is added to the variance, about new images.
         scale: "logit" for accuracies, "raw" for differences.
 
     Returns:
@@ -128,17 +132,14 @@ def fold_interval(
             f"expected fold_ids in 0..{folds - 1}. Received: {fold_ids.min()}..{fold_ids.max()} "
             "(folds is the number that the test set was cut into)"
         )
-    _, group, sizes = np.unique(fold_ids, return_inverse=True, return_counts=True)
-    used = sizes.size
-    means = np.bincount(group, accuracies) / sizes
-    mean = float(means.mean())
-    within, between = accuracies - means[group], means - mean
+    table = groups(accuracies, fold_ids)
+    used, sizes, mean = table.sizes.size, table.sizes, table.mean
+    question = QUESTIONS["test_set" if image_term is None else "new"]
     part = used / folds
     terms = []
     if accuracies.size > used:
-        pooled = float(np.sum(within**2)) / (accuracies.size - used)
         weight = float(np.sum(1 / sizes)) / used**2
-        terms.append((part * pooled * weight, effective_df(within, used)))
+        terms.append((part * table.ms_within * weight, effective_df(table.within, used)))
     else:
         part = 0.0
     if part < 1:
@@ -147,17 +148,19 @@ def fold_interval(
                 f"expected chips on at least 2 of the {folds} folds. Received: chips on one fold "
                 "(evaluate more chips, or all images)"
             )
-        spread = float(np.sum(between**2)) / (used - 1)
-        terms.append(((1 - part) * spread / used, effective_df(between)))
+        terms.append(((1 - part) * table.variance_between / used, effective_df(table.between)))
     sampled = sum(variance for variance, _ in terms)
-    if sampled == 0 and mean in (0.0, 1.0) and scale == "logit" and folds > 1:
-        answers = images_per_fold * (accuracies.size if used == folds else used)
-        bound = wilson_interval(round(mean * answers), answers, confidence)
-        method = f"Wilson score of {answers} images"
-        return Interval(mean, bound.low, bound.high, confidence, method)
-    variance = sampled + image_term
+    if sampled < ROUNDING:
+        # Chips that are all right may share hard images that were not seen; other equal accuracies
+        # say of the folds that were not used as much as their number.
+        seen = used * images_per_fold if mean in (0.0, 1.0) else used
+        exhausted = used == folds and image_term is None
+        units = accuracies.size if exhausted or image_term else min(accuracies.size, seen)
+        return alike_interval(mean, units, confidence, scale, question, image_term or 0.0)
+    variance = sampled + (image_term or 0.0)
     squares = sum(term**2 / df for term, df in terms)
-    df = variance**2 / squares if squares > 0 else math.inf
-    method = f"{used} of {folds} image folds, t({df:.1f})"
+    df = variance**2 / squares
+    sources = f"{used} of {folds} image folds" if folds > 1 else "over chips, given the images"
+    method = f"{sources}, t({df:.1f})"
     answers = accuracies.size * images_per_fold
-    return t_interval(mean, variance, df, answers, confidence, scale, method)
+    return t_interval(mean, variance, df, answers, confidence, scale, question, method)

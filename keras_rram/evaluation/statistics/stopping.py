@@ -15,10 +15,11 @@ Looking more than once is paid for by spending the error probability over the lo
 Biometrika 70 (1983) 659): of what is left, 5 percent at a pilot or survey, three quarters at a look
 that should reach the target, and all of it at a last look. Each share is fixed before its look, so
 by the union bound the interval misses with at most `1 - confidence`, whenever the rule stops; each
-interval is that of `fold_interval`. The sizes of later looks depend on variances alone, as in
-Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243). Where accuracies are skewed, mean and
-variance are correlated and stopping biases the mean a little: simulated, up to a tenth of the
-half-width, with coverage still 95 percent.
+interval is that of `fold_interval`. Chips that are all alike do not end it by a width of zero:
+their interval is that of a share that may be broken and was not met yet. The sizes of later looks
+depend on variances alone, as in Stein's two-stage procedure (Ann. Math. Stat. 16 (1945) 243). Where
+accuracies are skewed, mean and variance are correlated and stopping biases the mean a little:
+simulated, up to a tenth of the half-width, with coverage still 95 percent.
 
 This is a rule for the mean. Quantiles, the worst chip and yield are about single chips, each of
 which then needs all images; `smallest_population` says how many chips.
@@ -106,86 +107,103 @@ class Done:
 class StopRule:
     """Stops when the interval of the mean accuracy is narrow enough; frozen and without state.
 
-    Use it to evaluate a population to a wanted precision: start with `first_plan()`, evaluate what
-    the plan says, call `next` with the answers, until it returns `Done`. The same answers always
-    give the same plans, so a resumed run can replay them.
+    Use it to evaluate a population to a wanted precision. The cap on chips and the test set are
+    those of the evaluation, see `looks`.
 
     Args:
         target_half_width: Half-width of the interval of the mean accuracy to reach, in (0, 0.5).
-        max_chips: Cap on the number of chips, at least 4.
-        test_images: Images in the test set, at least 2.
-        max_images: Cap on all answers, over all chips; None for `max_chips * test_images`.
+        max_images: Cap on all answers, over all chips; None for all chips on all images.
         confidence: Confidence level in (0, 1).
         images: "test_set" asks what evaluating every chip on the whole test set would give, "new"
             adds the error of the test set being a sample itself, which no rule can reduce.
         chip_overhead_images: Cost of programming one chip, in images.
         pilot_chips: Chips of the first look, at least 4.
         pilot_images: Images per chip of the first look, at least.
-        target: "mean"; anything else is refused.
 
     Raises:
-        ValueError: For values out of range, or a target that needs all images of each chip.
-
-    Example:
-        >>> StopRule(0.005, max_chips=400, test_images=10_000).first_plan()
-        Plan(chips=16, folds=64, images_per_chip=156, look=1, ...)
+        ValueError: For values out of range.
     """
 
     target_half_width: float
-    max_chips: int
-    test_images: int
     max_images: int | None = None
     confidence: float = 0.95
     images: Images = "test_set"
     chip_overhead_images: float = 50.0
     pilot_chips: int = 16
     pilot_images: int = 128
-    target: str = "mean"
 
     def __post_init__(self):
         """Checks the ranges."""
         check_confidence(self.confidence)
         check_images(self.images)
-        if self.target != "mean":
-            raise ValueError(
-                f"expected target='mean'. Received: target={self.target!r} (quantiles and yield "
-                "need all images of each chip: evaluate `smallest_population` chips in full)"
-            )
         if not 0 < self.target_half_width < 0.5:
             raise ValueError(
                 "expected a target_half_width between 0 and 0.5. Received: "
                 f"target_half_width={self.target_half_width} (half a percent is 0.005)"
             )
-        for name, least in (("max_chips", 4), ("test_images", 2), ("pilot_chips", 4)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"expected {name} >= {least}. Received: {name}={getattr(self, name)} "
-                    "(fewer say nothing about the spread)"
-                )
-        if self.pilot_images < 2 or self.chip_overhead_images < 0:
+        if self.pilot_chips < 4 or self.pilot_images < 2 or self.chip_overhead_images < 0:
             raise ValueError(
-                "expected pilot_images >= 2 and chip_overhead_images >= 0. Received: "
+                "expected pilot_chips >= 4, pilot_images >= 2 and chip_overhead_images >= 0 (fewer "
+                f"say nothing about the spread). Received: pilot_chips={self.pilot_chips}, "
                 f"pilot_images={self.pilot_images}, "
                 f"chip_overhead_images={self.chip_overhead_images}"
             )
+
+    def looks(self, max_chips: int, test_images: int) -> "Looks":
+        """Returns the rule's looks at a population of at most `max_chips` chips."""
+        return Looks(self, max_chips, test_images)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """A stop rule at work on one population: says what to evaluate next, and when it is enough.
+
+    Start with `first_plan()`, evaluate what the plan says, call `next` with the answers, until it
+    returns `Done`. The same answers always give the same plans, so a resumed run can replay them.
+
+    Args:
+        rule: The `StopRule`.
+        max_chips: Cap on the number of chips, at least 4.
+        test_images: Images in the test set, at least 2.
+
+    Raises:
+        ValueError: For values out of range, or where `rule.max_images` does not allow the pilot.
+
+    Example:
+        >>> StopRule(0.005).looks(max_chips=400, test_images=10_000).first_plan()
+        Plan(chips=16, folds=64, images_per_chip=156, look=1, ...)
+    """
+
+    rule: StopRule
+    max_chips: int
+    test_images: int
+
+    def __post_init__(self):
+        """Checks that the pilot fits."""
+        for name, least in (("max_chips", 4), ("test_images", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"expected {name} >= {least} with a stop rule. Received: "
+                    f"{name}={getattr(self, name)} (fewer say nothing about the spread)"
+                )
         pilot = self.first_plan()
         least = pilot.chips * math.ceil(self.test_images / pilot.folds)
         if least > self._images_cap:
             raise ValueError(
                 f"expected max_images >= {least}, what the pilot takes. Received: "
-                f"max_images={self.max_images} (raise it or lower pilot_images)"
+                f"max_images={self.rule.max_images} (raise it or lower pilot_images)"
             )
 
     @property
     def _images_cap(self) -> int:
         everything = self.max_chips * self.test_images
-        return everything if self.max_images is None else self.max_images
+        return everything if self.rule.max_images is None else self.rule.max_images
 
     def first_plan(self) -> Plan:
         """Returns the pilot: few chips, few images each."""
-        chips = min(self.pilot_chips, self.max_chips) // 2 * 2
-        folds = power_of_two(self.test_images // min(self.pilot_images, self.test_images))
-        alpha = 1 - self.confidence
+        chips = min(self.rule.pilot_chips, self.max_chips) // 2 * 2
+        folds = power_of_two(self.test_images // min(self.rule.pilot_images, self.test_images))
+        alpha = 1 - self.rule.confidence
         error = SURVEY_SHARE * alpha
         return Plan(chips, folds, self.test_images // folds, 1, error, alpha - error)
 
@@ -212,18 +230,18 @@ class StopRule:
             plan.folds,
             plan.images_per_chip,
             1 - plan.error,
-            self._image_term(found),
+            self._image_term(found) if self.rule.images == "new" else None,
         )
-        interval = Interval(
-            interval.estimate,
-            interval.low,
-            interval.high,
-            self.confidence,
-            f"{interval.method}, look {plan.look} at error {plan.error:.4f}",
-            interval.df,
+        interval = replace(
+            interval,
+            confidence=self.rule.confidence,
+            method=f"{interval.method}, look {plan.look} at error {plan.error:.4f}",
         )
+        if interval.df is None:
+            # Chips that are all alike: planned as if the next one were broken.
+            found = replace(found, chip=1 / plan.chips)
         spent = sum(len(answers) for answers in correct)
-        if interval.half_width <= self.target_half_width:
+        if interval.half_width <= self.rule.target_half_width:
             reason = f"half-width {interval.half_width:.5f} reached"
             return Done(True, reason, interval, plan.chips, plan.folds, spent)
         following = None if plan.last else self._plan(plan, found)
@@ -232,7 +250,7 @@ class StopRule:
                 f"half-width {interval.half_width:.5f} is what the caps on chips "
                 f"({self.max_chips}) and images ({self._images_cap}) allow"
             )
-            if self.images == "new":
+            if self.rule.images == "new":
                 share = self._image_term(found) ** 0.5
                 reason += f"; {self.test_images} test images alone leave a deviation of {share:.5f}"
             return Done(False, reason, interval, plan.chips, plan.folds, spent)
@@ -248,13 +266,13 @@ class StopRule:
             )
 
     def _image_term(self, found: Components) -> float:
-        return found.image / self.test_images if self.images == "new" else 0.0
+        return found.image / self.test_images if self.rule.images == "new" else 0.0
 
     def _plan(self, plan: Plan, found: Components) -> Plan | None:
         """The cheapest design that should reach the target, else the best within the caps."""
         error = LOOK_SHARE * plan.remaining
         quantile = float(stats.t.ppf(1 - error / 2, plan.chips))
-        wanted = (self.target_half_width / quantile) ** 2 / MARGIN - self._image_term(found)
+        wanted = (self.rule.target_half_width / quantile) ** 2 / MARGIN - self._image_term(found)
         options = [folds for folds in _halvings(plan.folds) if self._cap(folds) >= plan.chips]
         # Folds that were joined cannot be parted again: join them on a cautious estimate only.
         size = self.test_images / plan.folds
@@ -306,7 +324,7 @@ class StopRule:
 
     def _cost(self, plan: Plan, chips: int, folds: int) -> float:
         """Cost of going on, in images: a chip that gets more images is programmed again."""
-        each = self.chip_overhead_images + self.test_images / folds
+        each = self.rule.chip_overhead_images + self.test_images / folds
         again = 0.0 if folds == plan.folds else plan.chips * (each - plan.images_per_chip)
         return (chips - plan.chips) * each + again
 

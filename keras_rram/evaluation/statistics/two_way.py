@@ -13,26 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from keras_rram.evaluation.statistics.anova import Crossed, crossed
 from keras_rram.evaluation.statistics.intervals import (
+    QUESTIONS,
+    ROUNDING,
     Images,
     Interval,
     Scale,
-    all_alike,
+    alike_interval,
     check_images,
     effective_df,
     t_interval,
 )
 
-
-def as_matrix(correct: np.ndarray) -> np.ndarray:
-    """Returns a chips x images matrix, not copied, with the error that a wrong shape deserves."""
-    matrix = np.asarray(correct)
-    if matrix.ndim != 2 or matrix.shape[0] < 2 or matrix.shape[1] < 2:
-        raise ValueError(
-            "expected a matrix of at least 2 chips x 2 images. Received: "
-            f"shape={matrix.shape} (one row per chip, one column per image)"
-        )
-    return matrix
+CHIP, IMAGE = (0,), (1,)
 
 
 @dataclass(frozen=True)
@@ -84,24 +78,19 @@ def two_way(correct: np.ndarray) -> TwoWay:
     Raises:
         ValueError: For fewer than 2 chips or 2 images.
     """
-    matrix = as_matrix(correct)
-    chips, images = matrix.shape
-    mean = float(matrix.mean())
-    by_chip, by_image = matrix.mean(1) - mean, matrix.mean(0) - mean
-    chip_squares, image_squares = images * np.sum(by_chip**2), chips * np.sum(by_image**2)
-    squares = np.einsum("ki,ki->", matrix, matrix, dtype=np.float64, casting="unsafe")
-    total = float(squares) - matrix.size * mean**2
-    residual = max(float(total - chip_squares - image_squares), 0.0)
-    return TwoWay(
-        chips,
-        images,
-        mean,
-        float(chip_squares / (chips - 1)),
-        float(image_squares / (images - 1)),
-        residual / ((chips - 1) * (images - 1)),
-        effective_df(by_chip),
-        effective_df(by_image),
-    )
+    table = _crossed(correct)
+    chips, images = table.shape
+    a, b, e = table.squares.values()
+    return TwoWay(chips, images, table.mean, a, b, e, table.effective[CHIP], table.effective[IMAGE])
+
+
+def _crossed(correct: np.ndarray) -> Crossed:
+    if np.ndim(correct) != 2 or min(np.shape(correct)) < 2:
+        raise ValueError(
+            "expected a matrix of at least 2 chips x 2 images. Received: "
+            f"shape={np.shape(correct)} (one row per chip, one column per image)"
+        )
+    return crossed(correct)
 
 
 def two_way_interval(
@@ -118,7 +107,8 @@ def two_way_interval(
     the images that was seen (Cornfield and Tukey, Ann. Math. Stat. 27 (1956) 907), 0 for
     `images="new"`. The t quantile has Satterthwaite's degrees of freedom (Biometrics Bulletin 2
     (1946) 110), those of each mean square adjusted for kurtosis (`effective_df`). Coverage was
-    chosen by simulation: the logit scale keeps near 1 what the raw one loses.
+    chosen by simulation: the logit scale keeps near 1 what the raw one loses. Where all chips gave
+    the same answers, or all images the same, `alike_interval`.
 
     Args:
         correct: Shape (chips, images), boolean.
@@ -142,28 +132,67 @@ def two_way_interval(
         True
     """
     check_images(images)
-    table = two_way(correct)
-    if total_images is not None and (images == "new" or total_images < table.images):
+    table = _crossed(correct)
+    chips, columns = table.shape
+    if total_images is not None and (images == "new" or total_images < columns):
         raise ValueError(
             "expected total_images >= columns, and only with images='test_set'. Received: "
-            f"total_images={total_images}, images={images!r}, {table.images} columns"
+            f"total_images={total_images}, images={images!r}, {columns} columns"
         )
-    left = 0.0 if images == "new" else table.images / (total_images or table.images)
-    left = 1.0 - left
-    a, b, e = table.ms_chips, table.ms_images, table.ms_interaction
-    square = max(a, left * e) + left * max(b - e, 0.0)
-    spread = (
-        a**2 / table.df_chips
-        + left**2 * b**2 / table.df_images
-        + left**2 * e**2 / ((table.chips - 1) * (table.images - 1))
-    )
-    floor = min(table.df_chips, table.df_images) if left else table.df_chips
-    df = max(square**2 / spread, floor) if spread > 0 else float(table.chips - 1)
-    method = f"two-way random effects, t({df:.1f})"
-    if square == 0 and left > 0 and scale == "logit":
-        return all_alike(table.mean, table.images, confidence)
-    size = table.chips * table.images
-    return t_interval(table.mean, square / size, df, size, confidence, scale, method)
+    left = 1.0 if images == "new" else 1 - columns / (total_images or columns)
+    return _interval(table, {1: left}, confidence, scale, QUESTIONS[images])
+
+
+def crossed_interval(
+    data: np.ndarray, factors: tuple[str, ...], confidence: float = 0.95, scale: Scale = "logit"
+) -> Interval:
+    """Interval of a mean over any number of crossed samples: training seeds, chips, images.
+
+    As `two_way_interval` for `images="new"`, with each interaction. An axis of one level is no
+    sample: the interval is then about that level.
+
+    Args:
+        data: Booleans, or differences of booleans, one axis for each factor.
+        factors: Name of each axis, such as ("seed", "chip", "image").
+        confidence: Confidence level in (0, 1).
+        scale: "logit" for accuracies, "raw" for differences.
+
+    Returns:
+        The `Interval`, with a `question` such as "this seed, new chips, new images".
+
+    Raises:
+        ValueError: If the names do not fit the axes, or no axis has two levels.
+    """
+    data = np.asarray(data)
+    if data.ndim != len(factors) or data.size < 2:
+        raise ValueError(
+            f"expected one axis for each of {factors}, two levels on one of them. Received: "
+            f"shape={data.shape}"
+        )
+    sampled = {name: size > 1 for name, size in zip(factors, data.shape, strict=True)}
+    question = ", ".join(f"new {n}s" if is_new else f"this {n}" for n, is_new in sampled.items())
+    return _interval(crossed(data.squeeze()), {}, confidence, scale, question)
+
+
+def _interval(
+    table: Crossed, left: dict[int, float], confidence: float, scale: Scale, question: str
+) -> Interval:
+    """The interval of the mean; `left` is the part of a factor that was not seen, by axis."""
+    variance, df = table.variance_of_mean(left)
+    sampled = [axis for axis in range(len(table.shape)) if left.get(axis, 1.0)]
+    varying = {
+        axis
+        for key, square in table.squares.items()
+        for axis in key
+        if square and all(other in sampled for other in key)
+    }
+    if alike := [table.shape[axis] for axis in sampled if axis not in varying]:
+        units = min(alike)
+        return alike_interval(table.mean, units, confidence, scale, question, variance, df)
+    names = {1: "one", 2: "two", 3: "three"}
+    method = f"{names[len(table.shape)]}-way random effects, t({df:.1f})"
+    size = int(np.prod(table.shape))
+    return t_interval(table.mean, variance, df, size, confidence, scale, question, method)
 
 
 def bootstrap_interval(
@@ -189,7 +218,7 @@ def bootstrap_interval(
         resamples: Number of resamples, at least 100.
 
     Returns:
-        The `Interval`. Where every answer is alike there is nothing to resample: then that of
+        The `Interval`. Where all chips are alike there is nothing to resample: then that of
         `two_way_interval`, and `method` says so.
 
     Raises:
@@ -199,11 +228,10 @@ def bootstrap_interval(
     formula = two_way_interval(correct, confidence, images)
     if resamples < 100:
         raise ValueError(f"expected at least 100 resamples. Received: resamples={resamples}")
-    if formula.half_width == 0 or formula.df is None:
+    if formula.df is None:
         return formula
-    matrix = as_matrix(correct)
+    matrix = np.asarray(correct, np.float32)
     chips, columns = matrix.shape
-    matrix = matrix.astype(np.float32)
     means = np.empty(resamples)
     for start in range(0, resamples, 200):
         part = min(200, resamples - start)
@@ -221,6 +249,7 @@ def bootstrap_interval(
         float(low),
         float(high),
         confidence,
+        formula.question,
         f"pigeonhole bootstrap, {resamples} resamples",
         formula.df,
     )
@@ -259,16 +288,17 @@ def chip_interval(
             f"shapes {correct.shape} and {total.shape} (an interval over chips needs two)"
         )
     accuracies = correct / total
-    mean, count = float(np.mean(accuracies)), accuracies.size
+    mean, count, seen = float(np.mean(accuracies)), accuracies.size, int(total.min())
     over_chips = float(np.var(accuracies, ddof=1)) / count
     df = effective_df(accuracies - mean)
-    if images == "test_set":
-        method = f"over chips, conditional on the images, t({df:.1f})"
-        return t_interval(mean, over_chips, df, int(total.sum()), confidence, "logit", method)
-    seen = int(total.min())
-    if mean in (0.0, 1.0):
-        return all_alike(mean, seen, confidence)
-    variance = over_chips + mean * (1 - mean) / seen
-    df = df * (variance / over_chips) ** 2 if over_chips > 0 else math.inf
-    method = f"over chips, with an upper bound of the image term, t({df:.1f})"
-    return t_interval(mean, variance, df, int(total.sum()), confidence, "logit", method)
+    question, answers = QUESTIONS[images], int(total.sum())
+    image_term = mean * (1 - mean) / seen if images == "new" else 0.0
+    if over_chips < ROUNDING:
+        units = min(count, seen) if images == "new" and not image_term else count
+        return alike_interval(mean, units, confidence, "logit", question, image_term)
+    method = "over chips, conditional on the images"
+    if images == "new":
+        df *= ((over_chips + image_term) / over_chips) ** 2
+        method = "over chips, with an upper bound of the image term"
+    variance, method = over_chips + image_term, f"{method}, t({df:.1f})"
+    return t_interval(mean, variance, df, answers, confidence, "logit", question, method)

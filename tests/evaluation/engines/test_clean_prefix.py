@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_rram import Chip, StuckAtZero, faulty_layers, layers
-from keras_rram.evaluation import prefix
+from keras_rram.evaluation.engines import clean_prefix
 from keras_rram.evaluation.engines.clean_prefix import cut
 from keras_rram.hardware import summary_table
 from keras_rram.models import resnet20
@@ -51,9 +51,9 @@ def test_no_cut_where_none_pays_or_nothing_is_clean(network):
 
 def test_the_cache_has_a_limit(network, monkeypatch):
     size = 4 * 10 * 16 * 16 * 8  # float32, images, the output of convolution 12
-    monkeypatch.setattr(prefix, "CACHE_BYTES", size)
+    monkeypatch.setattr(clean_prefix, "CACHE_BYTES", size)
     assert cut(network, images=10) is not None
-    monkeypatch.setattr(prefix, "CACHE_BYTES", size - 1)
+    monkeypatch.setattr(clean_prefix, "CACHE_BYTES", size - 1)
     found = cut(network, images=10)
     assert found is None or np.prod(found.prefix.output_shape[1:]) < 16 * 16 * 8
 

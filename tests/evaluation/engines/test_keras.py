@@ -2,6 +2,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -66,7 +67,7 @@ def test_masks_are_assigned_without_tracing_again(engine):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("counts the traces of a tf.function")
     engine.answer([Task(chip) for chip in chips.population(StuckAtZero(0.1), 3)])
-    assert engine._predict.experimental_get_tracing_count() == 1
+    assert engine._predict.compiled.experimental_get_tracing_count() == 1
 
 
 def test_the_model_gets_back_what_it_held(model, engine):
@@ -92,23 +93,40 @@ def test_a_repair_acts_on_each_programmed_chip_and_is_undone(model):
     seen = []
 
     @contextlib.contextmanager
-    def no_bias(model, faults):
+    def no_bias(model, chip):
         bias = model.get_layer("head").bias
         before = np.array(bias)
-        seen.append(achieved_rate(faults))
+        seen.append(achieved_rate(chip.faults(model) if chip else {}))
         bias.assign(np.zeros(bias.shape))
         yield
         bias.assign(before)
 
     chip = Chip(StuckAtZero(0.2), 1, 0)
     engine = KerasEngine(model, *digits(), repair=no_bias)
-    healthy, repaired, again = engine.answer([Task(None), Task(chip), Task(None)])
+    unrepaired = Task(None, repaired=False)
+    healthy, repaired, again = engine.answer([unrepaired, Task(chip), unrepaired])
     assert seen == [repaired.fault_rate]
     np.testing.assert_array_equal(healthy.correct, right_answers(model, None, *digits()))
     np.testing.assert_array_equal(healthy.correct, again.correct)
-    with no_bias(model, {}):
+    with no_bias(model, None):
         expected = right_answers(model, chip, *digits())
     np.testing.assert_array_equal(repaired.correct, expected)
+    (fault_free,) = engine.answer([Task(None)])
+    assert seen[-1] == 0.0
+    with no_bias(model, None):
+        expected = right_answers(model, None, *digits())
+    np.testing.assert_array_equal(fault_free.correct, expected)
+
+
+def test_a_pickled_engine_gives_the_same_answers(model):
+    tasks = [Task(None), Task(Chip(StuckAtZero(0.2), 1, 0), np.arange(30))]
+    with Chip(StuckAtZero(0.9)).program(model):  # what is programmed does not travel
+        copy = pickle.loads(pickle.dumps(KerasEngine(model, *digits(100))))
+    for one, other in zip(
+        KerasEngine(model, *digits(100)).answer(tasks), copy.answer(tasks), strict=True
+    ):
+        np.testing.assert_array_equal(one.correct, other.correct)
+        assert one.fault_rate == other.fault_rate
 
 
 def test_a_model_that_is_no_classifier_is_refused():

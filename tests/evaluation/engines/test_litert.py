@@ -6,12 +6,12 @@ import pytest
 
 from keras_rram import Chip, StuckAtZero, layers
 from keras_rram.chips import chip as chips
-from keras_rram.evaluation import litert_engine
-from keras_rram.evaluation.engines.choose import Workload, prepare
+from keras_rram.evaluation.engines import litert as litert_engine
+from keras_rram.evaluation.engines.choose import Workload, open_engine
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 from keras_rram.evaluation.engines.protocol import Task
-from keras_rram.export import ExportError, LiteRTModel, TFLitePatcher, export_tflite
+from keras_rram.export import ExportError, LiteRTModel, PatchableModel, export_tflite
 from keras_rram.models import mini_mobilenet, resnet20
 from tests.classifiers import classifier, digits, right_answers, training_digits
 
@@ -131,7 +131,7 @@ def test_a_wrong_file_is_found_out(model, monkeypatch):
     def forgets_the_faults(patcher, faults):
         return bytearray(patcher.tflite)
 
-    monkeypatch.setattr(TFLitePatcher, "patch", forgets_the_faults)
+    monkeypatch.setattr(PatchableModel, "patch", forgets_the_faults)
     with pytest.raises(ExportError, match="are not what the chip makes of them"):
         convert_once(model, digits(50)[0], CHIP)
 
@@ -139,7 +139,7 @@ def test_a_wrong_file_is_found_out(model, monkeypatch):
 def test_a_file_that_computes_something_else_is_found_out(model, monkeypatch):
     predict = LiteRTModel.predict
     monkeypatch.setattr(LiteRTModel, "predict", lambda self, x: predict(self, x) + 0.1)
-    with pytest.raises(ExportError, match="logits of a chip's file differ"):
+    with pytest.raises(ExportError, match="logits differ from the Keras model's"):
         convert_once(model, digits(50)[0], CHIP)
 
 
@@ -160,17 +160,17 @@ def test_auto_falls_back_with_a_reason_and_litert_is_an_error(caplog, monkeypatc
     monkeypatch.setattr(litert_engine, "cut", lambda model, images: None)
     work = Workload(unmappable(), *digits(50), CHIP)
     with caplog.at_level(logging.WARNING):
-        found = prepare(work, "auto", jobs=1, needs_recipe=False)
-    assert found.engine.name == "keras"
+        found = open_engine(work, "auto")
+    assert found.name == "keras"
     assert "Falling back on the keras engine" in caplog.text and "'head'" in caplog.text
     with pytest.raises(ExportError, match="head"):
-        prepare(work, "litert", jobs=1, needs_recipe=False)
+        open_engine(work, "litert")
 
 
 def test_auto_says_what_it_picked(model, caplog):
     with caplog.at_level(logging.INFO):
-        found = prepare(Workload(model, *digits(50), CHIP), "auto", jobs=1, needs_recipe=False)
-    assert found.engine.name == "litert" and "Engine: litert" in caplog.text
+        found = open_engine(Workload(model, *digits(50), CHIP), "auto")
+    assert found.name == "litert" and "Engine: litert" in caplog.text
 
 
 def test_unknown_quantization(model):

@@ -2,12 +2,13 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from keras_rram import StuckAtZero
-from keras_rram.evaluation import parallel
+from keras_rram.evaluation.engines import workers
 from keras_rram.evaluation.engines.protocol import Answers, Task
 from keras_rram.evaluation.engines.workers import _is_lost_worker
 from keras_rram.evaluation.population import evaluate_population
@@ -26,7 +27,7 @@ def model():
 
 def evaluate(model, folder, **options):
     return evaluate_population(
-        model, StuckAtZero(0.2), options.pop("chips", CHIPS), digits(), seed=5, progress=False,
+        model, StuckAtZero(0.2), digits(), options.pop("chips", CHIPS), seed=5, progress=False,
         out=folder, **options,
     )  # fmt: skip
 
@@ -44,7 +45,7 @@ def test_processes_write_what_one_process_writes(model, tmp_path, capfd):
     # TensorFlow's messages of each process would be about oneDNN, CUDA and absl.
     assert not re.search("oneDNN|cuda|absl", capfd.readouterr().err, re.IGNORECASE)
     # The looks of a stop rule do not depend on the number of processes either.
-    rule = StopRule(0.01, 24, 300, pilot_chips=8, pilot_images=32, chip_overhead_images=5.0)
+    rule = StopRule(0.01, pilot_chips=8, pilot_images=32, chip_overhead_images=5.0)
     alone = evaluate(model, tmp_path / "stop", chips=24, stop=rule)
     together = evaluate(model, tmp_path / "stops", chips=24, stop=rule, jobs=2)
     assert together == alone and content(tmp_path / "stop") == content(tmp_path / "stops")
@@ -70,7 +71,7 @@ def main(folder):
         weight.assign(rng.normal(size=weight.shape))
     data = rng.normal(size=(1000, 6)).astype("float32"), rng.integers(0, 3, 1000)
     options = {"data": data, "progress": False}
-    alone = evaluate_population(model, StuckAtZero(0.1), 300, out=folder / "alone", **options)
+    alone = evaluate_population(model, StuckAtZero(0.1), chips=300, out=folder / "alone", **options)
     path, killed = folder / "cluster" / "chips.jsonl", []
 
     def kill_one(pids):
@@ -85,7 +86,7 @@ def main(folder):
             killer = threading.Thread(target=kill_one, args=(pids,), daemon=True)
             killer.start()
             together = evaluate_population(
-                model, StuckAtZero(0.1), 300, out=folder / "cluster", parallel="dask",
+                model, StuckAtZero(0.1), chips=300, out=folder / "cluster", parallel="dask",
                 scheduler=cluster.scheduler_address, **options)
             killer.join(10)
     assert len(killed) == 1 and killed[0] < 300, f"killed too late to mean anything: {killed}"
@@ -116,7 +117,7 @@ def test_a_dask_cluster_that_loses_a_worker_still_has_everything(tmp_path):
 
 def test_no_scheduler_is_an_error(model, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(parallel, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 1)
     with pytest.raises(ValueError, match="No Dask scheduler answers at 'tcp://127.0.0.1:9'"):
         evaluate(
             model,
@@ -137,7 +138,7 @@ def test_errors_of_the_work_itself_are_not_retried():
 
 def test_tasks_of_few_images_travel_together(monkeypatch):
     sizes = []
-    pool = parallel.Pool(recipe=None, jobs=2)
+    pool = workers.Pool(SimpleNamespace(group=1), images=10_000, jobs=2)
 
     def answer(parts):
         for part in parts:
@@ -145,9 +146,8 @@ def test_tasks_of_few_images_travel_together(monkeypatch):
             yield [Answers(np.ones(1, bool), 0.0) for _ in part]
 
     monkeypatch.setattr(pool, "_start", answer)
-    assert len(list(pool.run([Task(None)] * 10, images=10_000))) == 10
-    assert len(list(pool.run([Task(None)] * 10, images=300))) == 10
-    assert len(list(pool.run([Task(None)] * 10, images=10))) == 10
+    for images in (None, np.arange(300), np.arange(10)):
+        assert len(list(pool.answer([Task(None, images)] * 10))) == 10
     assert sizes == [1] * 10 + [3, 3, 3, 1] + [8, 2]
 
 
@@ -155,8 +155,8 @@ def test_lost_tasks_are_sent_again(monkeypatch):
     class KilledWorker(Exception):
         pass
 
-    tasks = [Task(None, np.array([number])) for number in range(6)]
-    pool = parallel.Pool(recipe=None, jobs=2)
+    tasks = [Task(None, np.full(10_000, number)) for number in range(6)]
+    pool = workers.Pool(SimpleNamespace(group=1), images=10_000, jobs=2)
     failures = iter([2, 1])
 
     def answer(parts):
@@ -167,5 +167,5 @@ def test_lost_tasks_are_sent_again(monkeypatch):
             yield [Answers(task.images, 0.0) for task in part]
 
     monkeypatch.setattr(pool, "_start", answer)
-    found = [int(answers.correct[0]) for answers in pool.run(tasks, images=10_000)]
+    found = [int(answers.correct[0]) for answers in pool.answer(tasks)]
     assert found == [0, 1, 2, 3, 4, 5]

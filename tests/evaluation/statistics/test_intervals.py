@@ -102,19 +102,19 @@ def test_effective_df_never_exceeds_the_nominal():
 
 def test_raw_t_interval_is_students():
     x = np.random.default_rng(4).standard_normal(12)
-    interval = t_interval(x.mean(), x.var(ddof=1) / 12, 11, 12, 0.9, "raw", "t")
+    interval = t_interval(x.mean(), x.var(ddof=1) / 12, 11, 12, 0.9, "raw", "chips", "t")
     expected = stats.ttest_1samp(x, 0).confidence_interval(0.9)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
 
 
 @given(st.floats(0, 1), st.floats(1e-9, 0.1), st.floats(1, 100))
 def test_logit_t_interval_stays_in_range(mean, variance, df):
-    interval = t_interval(mean, variance, df, 1000, 0.95, "logit", "t")
+    interval = t_interval(mean, variance, df, 1000, 0.95, "logit", "chips", "t")
     assert 0 <= interval.low <= mean <= interval.high <= 1
 
 
 def test_half_width():
-    assert Interval(0.5, 0.4, 0.8, 0.95, "x").half_width == pytest.approx(0.2)
+    assert Interval(0.5, 0.4, 0.8, 0.95, "chips", "x").half_width == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

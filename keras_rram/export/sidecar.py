@@ -13,9 +13,11 @@ from keras_rram.export.calibration import RangeChange
 from keras_rram.export.micro import MicroReport
 from keras_rram.export.patchable import StuckValues
 from keras_rram.export.verify import Verification
+from keras_rram.faults import FaultModel
 from keras_rram.files import written_whole
 
-FORMAT = 1
+FORMAT = 2
+"""Version of sidecars and indexes. From 2 on a fault model is its text, `faults.spec`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +82,12 @@ class ExportReport:
     def summary(self) -> dict[str, Any]:
         """Returns what an index says of the file, as plain values."""
         return {
+            "format": FORMAT,
             "file": self.path.name,
             "sha256": self.sha256,
             "size": self.size,
             "method": self.method,
             "chip": self.chip,
-            "fault_model": _text(self.chip),
             "fault_rate": self.fault_rate,
             "verification": _plain(self.verification),
             "also_on": {name: _plain(found) for name, found in self.also_on.items()},
@@ -98,10 +100,9 @@ class ExportReport:
         import keras_rram
 
         return {
-            "format": FORMAT,
+            **self.summary(),
             "project": "keras_rram",
             "version": keras_rram.__version__,
-            **self.summary(),
             **dataclasses.asdict(self.source),
         }
 
@@ -130,13 +131,14 @@ def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise ValueError(f"{place} is not a sidecar: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{place} is not a sidecar of this version (format {FORMAT}).")
-    return content
+    return check_format(content, place)
 
 
 def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
-    """Returns what a chip is, as plain values: fault model, seed and index, and a map's SHA-256."""
+    """Returns what a chip is, as plain values.
+
+    That is the text of its fault model, seed and index, and the SHA-256 of a measured map.
+    """
     if chip is None:
         return None
     digest = None
@@ -148,20 +150,32 @@ def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
             sha256.update(b"" if fault.offset is None else fault.offset.tobytes())
         digest = sha256.hexdigest()
     return {
-        "fault_model": None if chip.fault_model is None else faults.serialize(chip.fault_model),
+        "fault_model": None if chip.fault_model is None else _text(chip.fault_model),
         "seed": chip.seed,
         "index": chip.index,
+        "stream": chip.stream,
         "measured_sha256": digest,
     }
 
 
-def _text(chip: dict[str, Any] | None) -> str | None:
-    """Returns a chip's fault model as `faults.parse` takes it; None where text cannot say it."""
-    described = None if chip is None else chip["fault_model"]
+def check_format(content: Any, place: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of a sidecar or a line of an index, if it is of this version.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(
+            f"{place} is not of this version: expected format {FORMAT}. Export the files again."
+        )
+    return content
+
+
+def _text(model: FaultModel) -> str:
     try:
-        return None if described is None else faults.spec(faults.deserialize(described))
-    except (TypeError, ValueError):
-        return None  # a user's own class
+        return faults.spec(model)
+    except TypeError:
+        return repr(model)  # what no text says, a user's own class say, cannot be read back
 
 
 def _plain(value: Any) -> dict[str, Any] | None:

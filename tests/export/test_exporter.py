@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_rram
-from keras_rram import Chip, Fault, layers
+from keras_rram import Chip, Fault, StuckAtZero, layers
 from keras_rram.export import (
     Exporter,
     ExportError,
@@ -31,7 +31,7 @@ def exporter(quantization="float32", **options):
         export_models.images() if quantization == "int8" else None,
         images,
         labels,
-        tflite=export_models.patcher(quantization).tflite,
+        patchable=export_models.patchable(quantization),
         **options,
     )
 
@@ -50,7 +50,7 @@ def test_a_chip_is_written_verified_and_described(tmp_path):
     )
     data = path.read_bytes()
     model = export_models.model()
-    assert data == export_models.patcher("int8").patch(chip.faults(model))
+    assert data == export_models.patchable("int8").patch(chip.faults(model))
     sidecar = read_sidecar(path)
     assert sidecar == json.loads(json.dumps(report.sidecar()))
     assert sidecar["sha256"] == hashlib.sha256(data).hexdigest()
@@ -59,13 +59,23 @@ def test_a_chip_is_written_verified_and_described(tmp_path):
     assert (sidecar["command"], sidecar["commit"]) == ("tools/export_tflite.py --x", "abc")
     assert sidecar["model"] == "every_kernel"
     assert sidecar["quantization"] == "int8"
-    assert sidecar["chip"]["fault_model"]["config"]["rate"] == 0.3
+    assert sidecar["chip"]["fault_model"] == "stuck_at_zero:rate=0.3"
     assert (sidecar["chip"]["seed"], sidecar["chip"]["index"]) == (3, 2)
     with chip.program(model):
         assert sidecar["fault_rate"] == pytest.approx(keras_rram.chips.audit(model).rate)
     assert sidecar["calibration"]["images"] == 64
     assert sidecar["verification"]["images"] == 64
     assert sorted(p.name for p in path.parent.iterdir()) == ["chip.tflite", "chip.tflite.json"]
+
+
+def test_a_chip_is_drawn_once(tmp_path, monkeypatch):
+    drawn, sample = [], StuckAtZero.sample
+    counted = lambda self, *args: (drawn.append(1), sample(self, *args))[1]  # noqa: E731
+    monkeypatch.setattr(StuckAtZero, "sample", counted)
+    images = export_models.images(8)
+    one = exporter(also_on={"more": (images, np.zeros(8, np.int64))})
+    one.write(tmp_path / "chip.tflite", export_models.chip())
+    assert len(drawn) == len(one.patchable.places)
 
 
 def test_accuracies_of_the_fault_free_file(tmp_path):
@@ -95,14 +105,14 @@ def test_a_measured_chip_with_stuck_values(tmp_path):
 def test_a_file_that_fails_is_not_left_in_place(tmp_path, monkeypatch):
     one = exporter("float32")
     path = tmp_path / "chip.tflite"
-    patch = one.patcher.patch
+    patch = one.patchable.patch
 
     def corrupted(faults):
         data = patch(faults)
-        data[one.patcher.places["head/kernel"][0].tensor.offset + 2] ^= 0x40
+        data[one.patchable.places["head/kernel"][0].tensor.offset + 2] ^= 0x40
         return data
 
-    monkeypatch.setattr(one.patcher, "patch", corrupted)
+    monkeypatch.setattr(one.patchable, "patch", corrupted)
     with pytest.raises(ExportError, match=r"chip.tflite failed.*'head/kernel'"):
         one.write(path, export_models.chip())
     assert not list(tmp_path.iterdir())

@@ -41,7 +41,7 @@ def quantize_levels(
 
     ```python
     coarse = quantize_levels(model, bits=3, method="kmeans")
-    result = evaluate_population(coarse, StuckAtZero(0.2), data=dataset.arrays("test"))
+    result = evaluate_population(coarse, StuckAtZero(0.2), dataset.arrays("test"))
     ```
     """
     _check_options(bits, method)

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.cluster import KMeans
 
 from keras_rram import Chip, StuckAtZero, faulty_layers
-from keras_rram.export.levels import METHODS, quantize_levels, quantize_values
+from keras_rram.export.kernel_levels import METHODS, quantize_levels, quantize_values
 from keras_rram.models import mini_mobilenet
 
 kernels = arrays.arrays(

@@ -9,26 +9,18 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip
+from keras_rram.chips.chip import Chip, program
+from keras_rram.data import check_images, check_labels
 from keras_rram.export.calibration import RangeChange, range_change
-from keras_rram.export.convert import check_calibration, check_images, convert
-from keras_rram.export.errors import ExportError, UnmappableError
-from keras_rram.export.kernels import (
-    chip_gains,
-    fault_free,
-    kernels_of,
-    rescaled,
-    weights_sha256,
-)
+from keras_rram.export.convert import check_calibration, convert
+from keras_rram.export.errors import ExportError
+from keras_rram.export.kernels import kernels_of, scaled, weights_sha256
 from keras_rram.export.micro import MicroReport, run_micro
-from keras_rram.export.patchable import StuckValues, TFLitePatcher, convert_fault_free
-from keras_rram.export.report import ExportReport, Source, chip_identity, write_sidecar
-from keras_rram.export.verify import Thresholds, Verification, check_weights, compare
+from keras_rram.export.patchable import PatchableModel, StuckValues
+from keras_rram.export.sidecar import ExportReport, Source, chip_identity, write_sidecar
+from keras_rram.export.verify import IMAGES, Thresholds, Verification, compare
 from keras_rram.faults import Fault
 from keras_rram.files import written_whole
-
-VERIFICATION_IMAGES = 256
-"""Calibration images that files are verified with where no `images` are given."""
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Float images `(n, ...)`, preprocessed as for the model, and integer classes `(n,)`."""
@@ -104,8 +96,8 @@ def export_tflite(
         calibration,
         images,
         labels,
+        chips=[] if chip is None else [chip],
         calibration_chips=calibration_chips,
-        gains=chip_gains([] if chip is None else [chip], model),
         thresholds=thresholds,
         batch_size=batch_size,
         also_on=also_on,
@@ -126,8 +118,8 @@ class Exporter:
         calibration: see there.
         images: see there.
         labels: see there.
+        chips: what files will be written for, see `PatchableModel.convert`.
         calibration_chips: see there.
-        gains: factors on healthy weights, see `chip_gains`.
         thresholds: see there.
         batch_size: see there.
         also_on: see there.
@@ -135,12 +127,11 @@ class Exporter:
         data: see there.
         command: see there.
         commit: see there.
-        tflite: the fault-free file, if it was converted before.
+        patchable: the converted model, if it was converted before.
 
     Attributes:
         source: the common part of all sidecars.
-        tflite: the fault-free file.
-        patcher: its patcher, or None for a model whose kernels cannot be found in its file.
+        patchable: the converted model. Where it cannot be patched, each chip is converted.
     """
 
     def __init__(
@@ -151,8 +142,8 @@ class Exporter:
         images: np.ndarray | None = None,
         labels: np.ndarray | None = None,
         *,
+        chips: Iterable[Chip] = (),
         calibration_chips: Iterable[Chip] = (),
-        gains: Mapping[str, float] | None = None,
         thresholds: Thresholds | None = None,
         batch_size: int | None = None,
         also_on: Mapping[str, Labelled] | None = None,
@@ -160,51 +151,46 @@ class Exporter:
         data: str | None = None,
         command: str | None = None,
         commit: str | None = None,
-        tflite: bytes | None = None,
+        patchable: PatchableModel | None = None,
     ):
         self._model = model
         self._thresholds = thresholds or Thresholds()
-        chips = list(calibration_chips)
+        calibrated_on = list(calibration_chips)
         calibration = check_calibration(model, quantization, calibration)
         if images is None and calibration is not None:
             if labels is not None:
                 raise ValueError("`labels` belong to `images`. Received: labels without images")
-            images = calibration[:VERIFICATION_IMAGES]
+            images = calibration[:IMAGES]
         if images is None:
             raise ValueError(
                 "`images` is needed to verify a file: a few dozen, preprocessed as for the model. "
                 "Received: images=None"
             )
         self._images = check_images(model, images)
-        self._labels = _check_labels(labels, len(self._images))
+        self._labels = None if labels is None else check_labels(labels, len(self._images))
         self._also_on = {
-            name: (check_images(model, others, name), _check_labels(classes, len(others)))
+            name: (check_images(model, others, name), check_labels(classes, len(others)))
             for name, (others, classes) in (also_on or {}).items()
         }
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
         self._calibration, self._batch_size = calibration, batch_size
-        self.tflite = tflite or convert_fault_free(
-            model, quantization, calibration, batch_size, gains, chips
+        self.patchable = patchable or PatchableModel.convert(
+            model, quantization, calibration, batch_size, chips, calibrated_on
         )
+        self._healthy = scaled(model, self.patchable.gains)
         self.source = Source(
             model=model.name,
             weights_sha256=weights_sha256(model),
             parameters=int(sum(np.prod(weight.shape) for weight in model.trainable_weights)),
             quantization=quantization,
             data=data,
-            calibration=_describe(calibration, chips),
-            ranges=self._range_change(gains) if chips else None,
-            gains=dict(gains or {}),
+            calibration=_describe(calibration, calibrated_on),
+            ranges=self._range_change() if calibrated_on else None,
+            gains=self.patchable.gains,
             command=command,
             commit=commit,
         )
         self._weights = sum(kernel.values.size for kernel in kernels_of(model).values())
-        self.unmappable: UnmappableError | None = None
-        self.patcher: TFLitePatcher | None = None
-        try:
-            self.patcher = TFLitePatcher(model, self.tflite, gains)
-        except UnmappableError as error:
-            self.unmappable = error
 
     def write(
         self, path: str | os.PathLike, chip: Chip | None = None, run: bool = True
@@ -221,16 +207,16 @@ class Exporter:
             OSError: if the file cannot be written.
         """
         path = _check_path(path)
-        drawn = {} if chip is None else chip.faults(self._model)
-        faults = {} if chip is None else rescaled(chip, self._model, drawn)
-        method = "converted" if chip is None or self.patcher is None else "patched"
+        faults = self._healthy if chip is None else chip.faults(self._model)
+        is_patched = chip is not None and self.patchable.unmappable is None
         tflite = self._make(chip, faults)
         with written_whole(path) as temporary:
             temporary.write_bytes(tflite)
             written = temporary.read_bytes()
             try:
-                verification, also_on = self._verify(written, chip, faults, run)
-                micro = self._run_micro(written) if verification is not None else None
+                verification = self._verify(written, chip, faults, run)
+                also_on = {} if verification is None else self._run_on_others(written, faults)
+                micro = None if verification is None else self._run_micro(written)
             except ValueError as error:
                 raise ExportError(f"{path.name} failed its verification: {error}") from error
             report = ExportReport(
@@ -238,9 +224,9 @@ class Exporter:
                 sha256=hashlib.sha256(written).hexdigest(),
                 size=len(written),
                 source=self.source,
-                method=method,
+                method="patched" if is_patched else "converted",
                 chip=chip_identity(chip),
-                fault_rate=self._fault_rate(drawn),
+                fault_rate=self._fault_rate(faults),
                 verification=verification,
                 also_on=also_on,
                 micro=micro,
@@ -251,41 +237,37 @@ class Exporter:
 
     def _make(self, chip: Chip | None, faults: Mapping[str, Fault]) -> bytes | bytearray:
         if chip is None:
-            return self.tflite
-        if self.patcher is not None:
-            return self.patcher.patch(faults)
+            return self.patchable.tflite
+        if self.patchable.unmappable is None:
+            return self.patchable.patch(faults)
         warnings.warn(
             f"The chip's faults are baked in before conversion, since its file cannot be patched: "
-            f"{self.unmappable}",
+            f"{self.patchable.unmappable}",
             stacklevel=3,
         )
-        with chip.program(self._model):
+        with program(self._model, faults):
             return convert(
                 self._model, self.source.quantization, self._calibration, self._batch_size
             )
 
     def _verify(
         self, tflite: bytes, chip: Chip | None, faults: Mapping[str, Fault], run: bool
-    ) -> tuple[Verification | None, dict[str, Verification]]:
-        """Returns what running a file showed, on the images and on each further set."""
-        if self.patcher is not None:
-            check_weights(self.patcher, tflite, self._with_gains(faults, chip))
-        if not run and self.patcher is not None:
-            return None, {}
-        programmed = (
-            fault_free(self._model, self.source.gains)
-            if chip is None
-            else chip.program(self._model)
-        )
-        with programmed:
-            verification = compare(self._model, tflite, self._images, self._labels)
-            if chip is not None or self.source.ranges is None:
-                verification.check(self.source.quantization, self._thresholds)
-            also_on = {
+    ) -> Verification | None:
+        """Returns what running a file showed; None for one of which only the bytes are checked."""
+        if not run and self.patchable.unmappable is None:
+            self.patchable.check(tflite, faults)
+            return None
+        found = self.patchable.verify(self._model, faults, self._images, self._labels, tflite)
+        if chip is not None or self.source.ranges is None:
+            found.check(self.source.quantization, self._thresholds)
+        return found
+
+    def _run_on_others(self, tflite: bytes, faults: Mapping[str, Fault]) -> dict[str, Verification]:
+        with program(self._model, faults):
+            return {
                 name: compare(self._model, tflite, *labelled)
                 for name, labelled in self._also_on.items()
             }
-        return verification, also_on
 
     def _run_micro(self, tflite: bytes) -> MicroReport | None:
         if not self._micro_images:
@@ -294,29 +276,19 @@ class Exporter:
         report.check()
         return report
 
-    def _range_change(self, gains: Mapping[str, float] | None) -> RangeChange:
-        fault_free_ranges = convert_fault_free(
-            self._model, "int8", self._calibration, self._batch_size, gains
-        )
-        return range_change(fault_free_ranges, self.tflite)
-
-    def _with_gains(self, faults: Mapping[str, Fault], chip: Chip | None) -> Mapping[str, Fault]:
-        """Returns the faults of the file: the fault-free one has every gain."""
-        if chip is not None or self.patcher is None:
-            return faults
-        return {
-            name: Fault(np.full(self.patcher.places[name][0].kernel.values.shape, gain, np.float32))
-            for name, gain in self.source.gains.items()
-        }
+    def _range_change(self) -> RangeChange:
+        with program(self._model, self._healthy):
+            fault_free = convert(self._model, "int8", self._calibration, self._batch_size)
+        return range_change(fault_free, self.patchable.tflite)
 
     def _fault_rate(self, faults: Mapping[str, Fault]) -> float:
         faulty = sum(int(np.count_nonzero(fault.faulty)) for fault in faults.values())
         return faulty / self._weights
 
     def _stuck_values(self, faults: Mapping[str, Fault]) -> StuckValues | None:
-        if self.patcher is None or all(fault.offset is None for fault in faults.values()):
+        if self.patchable.unmappable or all(fault.offset is None for fault in faults.values()):
             return None
-        return self.patcher.stuck_values(faults)
+        return self.patchable.stuck_values(faults)
 
 
 def _check_path(path: str | os.PathLike) -> pathlib.Path:
@@ -325,18 +297,6 @@ def _check_path(path: str | os.PathLike) -> pathlib.Path:
         raise ValueError(f"`path` must end in '.tflite'. Received: path='{path}'")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _check_labels(labels: np.ndarray | None, count: int) -> np.ndarray | None:
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`labels` must be {count} integers, one for each image. Received: "
-            f"labels.shape={labels.shape}, labels.dtype={labels.dtype}"
-        )
-    return labels
 
 
 def _check_micro(count: int, quantization: str, images: int) -> int:

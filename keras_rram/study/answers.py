@@ -1,0 +1,72 @@
+"""Each chip's answers to each test image, in a small file beside a run's record.
+
+`answers.npz` holds `images`, the indices of the images in the test split, and for each population
+an array of one row for each chip, `numpy.packbits` of right or wrong.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_rram.evaluation.results import PopulationResult
+from keras_rram.files import written_whole
+
+FILE = "answers.npz"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was read from a run's file.
+
+    Attributes:
+        images: indices of the test images in the test split, ascending.
+        right: population -> right or wrong, shape (chips, images), boolean.
+    """
+
+    images: np.ndarray
+    right: dict[str, np.ndarray]
+
+
+def write_answers(
+    folder: pathlib.Path, found: Mapping[str, PopulationResult], images: np.ndarray
+) -> None:
+    """Writes the answers of a run's populations.
+
+    Args:
+        folder: of the run.
+        found: population -> its result, of chips that answered all `images` and kept each answer.
+        images: indices of the images in the test split, in the order of the answers.
+
+    Raises:
+        ValueError: if a population has not kept each answer to these images.
+    """
+    packed: dict[str, np.ndarray] = {"images": images.astype(np.uint32)}
+    for name, result in found.items():
+        matrix = result.matrix
+        if matrix is None or matrix.shape[1] != len(images):
+            raise ValueError(
+                f"expected each answer to {len(images)} images in population {name!r}. Received: "
+                f"{None if matrix is None else matrix.shape}"
+            )
+        packed[name] = np.packbits(matrix, axis=1)
+    with written_whole(folder / FILE) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **packed)
+
+
+def read_answers(folder: pathlib.Path) -> Answers | None:
+    """Reads the answers of a run; None where it kept none."""
+    if not (folder / FILE).exists():
+        return None
+    with np.load(folder / FILE) as file:
+        arrays = {name: file[name] for name in file.files}
+    images = arrays.pop("images")
+    order = np.argsort(images)
+    return Answers(
+        images[order],
+        {
+            name: np.unpackbits(rows, axis=1, count=len(images)).astype(bool)[:, order]
+            for name, rows in arrays.items()
+        },
+    )

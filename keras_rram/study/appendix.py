@@ -1,0 +1,212 @@
+"""The full tables: for an auditor, as a page and as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_rram.evaluation.statistics.anova import crossed_components
+from keras_rram.study.judgement import FACTORS, answers_cube, row
+from keras_rram.study.markdown import kind_name, of, percent, table, with_range
+from keras_rram.study.panels import PANELS
+from keras_rram.study.published import Published
+from keras_rram.study.summary import Judged
+
+COLUMNS = ("panel", "network", "protocol", "scale", "method", "seed", "tier", "epochs")
+FIGURES = ("fault_free", "mean", "low", "high", "sd", "q05", "worst", "chips")
+TIERS = {"A": "chips", "B": "chips_repaired"}
+
+_INTRODUCTION = """# The study, panel by panel: all numbers
+
+The full tables behind [the page for readers](reproduction.md), and how each number was made. The
+same numbers are in `reproduction.csv`.
+
+- *text*: as the study's text says, all kernels of the faulty blocks drop and every weight has one
+  scale. *published*: as its code did, the depthwise kernels alone drop, and kept weights are scaled
+  in training but not on a chip.
+- *strided*: a network in the manner of MobileNetV2, with a stem and strides. *published* network:
+  bottlenecks of 8 channels at stride 1 and a large dense head.
+- Tier A is one model for all chips. Tier B is the same model with its batch normalization
+  recalibrated on each chip, from unlabelled training images (`--repair=batch_norm`).
+- All accuracies in percent. Mean: over chips, with the 95% interval over chips and images. sd:
+  between chips, without the noise of finite test images. 5th percentile and yield: in runs whose
+  answers are kept, without that noise; in older ones, as measured. Worst: as measured.
+"""
+
+
+def appendix(runs: Sequence[Published], judged: Judged) -> str:
+    """Returns the page.
+
+    Args:
+        runs: all finished runs.
+        judged: their verdicts, in both tiers.
+    """
+    sections = [_INTRODUCTION, _results(runs), _findings(judged), _seeds(runs)]
+    sections += [_fluctuation(runs), _commands(runs), _missing(runs)]
+    return "\n".join(section for section in sections if section)
+
+
+def full_table(runs: Sequence[Published]) -> str:
+    """Returns one row of CSV for each run and tier, accuracies in [0, 1]."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *FIGURES, "test_images", "threshold", "yield", "commit"])
+    for run in runs:
+        record = run.record
+        for tier, name in TIERS.items():
+            if name in record["populations"]:
+                found = record["populations"][name]
+                threshold = found["threshold"]
+                cells = [({"tier": tier} | record)[column] for column in COLUMNS]
+                cells += [found[figure] for figure in FIGURES]
+                cells += [record["test_images"], threshold, found[f"yield_{threshold:g}"]]
+                writer.writerow([*cells, record.get("commit", "")])
+    return text.getvalue()
+
+
+def _results(runs: Sequence[Published]) -> str:
+    titles = ["panel", "what", "network, protocol", "study", "tier", "fault-free", "mean (95%)"]
+    titles += ["sd", "5th", "worst", "yield"]
+    rows = []
+    for run in runs:
+        for tier, name in TIERS.items():
+            if name not in run.record["populations"]:
+                continue
+            found = run.record["populations"][name]
+            good = found["threshold"]
+            share = found[f"yield_{good:g}"]
+            seed = f", seed {run.record['seed']}" if run.record["seed"] else ""
+            rows.append(
+                [
+                    run.panel.name,
+                    run.panel.title + _width(run),
+                    kind_name(run.kind) + seed,
+                    run.panel.reported if tier == "A" else "",
+                    tier,
+                    percent(found["fault_free"]),
+                    with_range(*row(run, name)),
+                    percent(found["sd"]),
+                    percent(found["q05"]),
+                    percent(found["worst"]),
+                    "-" if share is None else f"{100 * share:.0f}% reach {100 * good:.0f}",
+                ]
+            )
+    return "\n".join(["## Results", "", *table(titles, rows)])
+
+
+def _width(run: Published) -> str:
+    alpha = run.record["setup"]["options"].get("alpha", 1.0)
+    return "" if alpha == 1.0 else f", width {alpha:g}"
+
+
+def _findings(judged: Judged) -> str:
+    lines = ["## What the study found, judged", ""]
+    lines += [
+        "Means in percent, differences in points, with 95% intervals over chips and images, and "
+        "over training seeds where there are several. *open*: the interval holds the bound. *not "
+        "comparable*: the panels were not trained alike. *Bound*: a run from before answers were "
+        "kept; the interval is then at most the sum of the two rows' own.",
+        "",
+    ]
+    rows = []
+    for as_is, repaired in judged:
+        caveat = f"; {as_is.caveat}" if as_is.caveat else ""
+        seeds = f"; seeds {', '.join(map(str, as_is.seeds))}" if as_is.seeds != (0,) else ""
+        cells = [as_is.finding.statement, kind_name(as_is.kind) + seeds + caveat]
+        for verdict in (as_is, repaired):
+            cells += [of(verdict.interval), verdict.verdict]
+        rows.append([*cells, "bound" if "bound" in as_is.interval.method else "answers"])
+    titles = ["finding", "runs", "tier A", "", "tier B", "", "interval from"]
+    return "\n".join([*lines, *table(titles, rows)])
+
+
+def _seeds(runs: Sequence[Published]) -> str:
+    """Splits the variance of single answers where a panel has several seeds."""
+    groups: dict[tuple[str, ...], list[Published]] = {}
+    for run in runs:
+        if run.answers is not None and run.panel.fault_rate:
+            groups.setdefault((run.panel.name, *run.kind), []).append(run)
+    rows = []
+    for same in groups.values():
+        if len(same) > 1:
+            for tier, name in TIERS.items():
+                cube = answers_cube([(run, None) for run in same], name).astype(np.float32)
+                parts = {part.source: part for part in crossed_components(cube, FACTORS)}
+                main = [percent(parts[factor].variance ** 0.5) for factor in FACTORS]
+                rows.append([same[0].panel.name, kind_name(same[0].kind), tier, *main])
+    if not rows:
+        return ""
+    lines = ["## Seed, chip or image?", ""]
+    lines += [
+        "Standard deviations in points of the accuracy between training seeds, between chips, and "
+        "between images, from a crossed analysis of variance of the kept answers.",
+        "",
+    ]
+    titles = ["panel", "runs", "tier", "between seeds", "between chips", "between images"]
+    return "\n".join([*lines, *table(titles, rows)])
+
+
+def _fluctuation(runs: Sequence[Published]) -> str:
+    rows = [
+        [run.panel.name, kind_name(run.kind)]
+        + [percent(run.record["fluctuation"][name]) for name in ("epoch", "chip", "epoch:chip")]
+        for run in runs
+        if run.record["fluctuation"]
+    ]
+    if not rows:
+        return ""
+    lines = ["## Fluctuation: epochs or chips?", ""]
+    lines += [
+        "Standard deviations in points, in the second half of training, of the accuracy on the "
+        "followed chips: between epochs (all chips move together), between chips (always the same "
+        "ones), and what is left (epoch by chip). A single chip's curve, as the study plots, mixes "
+        "all three.",
+        "",
+    ]
+    titles = ["panel", "runs", "between epochs", "between chips", "epoch by chip"]
+    return "\n".join([*lines, *table(titles, rows)])
+
+
+def _commands(runs: Sequence[Published]) -> str:
+    titles = ["panel", "command", "epochs", "chips x images", "training", "on", "commit", "answers"]
+    rows = []
+    for run in runs:
+        record = run.record
+        rows.append(
+            [
+                run.panel.name,
+                f"`{record.get('command', '-')}`",
+                f"{record['epochs']} of {record['train_images']:,} images",
+                f"{record['populations']['chips']['chips']} x {record['test_images']:,}",
+                f"{record['training_seconds'] / 60:.0f} min",
+                f"{record['backend']}, {record['setup']['hardware']}",
+                f"`{record.get('commit', '-')}`",
+                "kept" if run.answers else "not kept",
+            ]
+        )
+    return "\n".join(["## Commands", "", *table(titles, rows)])
+
+
+def _missing(runs: Sequence[Published]) -> str:
+    wanted = [
+        (name, network, "published" if network == "published" else "text")
+        for name, panel in PANELS.items()
+        for network in panel.networks
+    ]
+    done = {(run.panel.name, *run.kind[:2]) for run in runs}
+    rows = []
+    for name, network, protocol in wanted:
+        if (name, network, protocol) not in done:
+            panel = PANELS[name]
+            command = (
+                f"`python -m tools.reproduce --panel={name} --network={network} "
+                f"--protocol={protocol} --data_dir=DIR --publish=docs`"
+            )
+            minutes = f"{panel.minutes[network]:.1f} min"
+            rows.append([name, panel.expectation, minutes, command])
+    if not rows:
+        return ""
+    lines = ["## Still to run", "", "DIR is a tensorflow-datasets folder.", ""]
+    titles = ["panel", "expected", "an epoch, on two cores", "command"]
+    return "\n".join([*lines, *table(titles, rows)])

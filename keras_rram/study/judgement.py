@@ -1,0 +1,161 @@
+"""The study's findings, judged by finished runs."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_rram.evaluation.statistics.intervals import Interval, Scale, wilson_interval
+from keras_rram.evaluation.statistics.two_way import crossed_interval
+from keras_rram.study.findings import FINDINGS, Finding
+from keras_rram.study.published import Published
+
+FACTORS = ("seed", "chip", "image")
+NOT_COMPARABLE = "not comparable"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A finding, judged by the runs of one network, protocol, scale and method.
+
+    Attributes:
+        finding: the finding.
+        kind: network, protocol, scale and method of the runs.
+        seeds: training seeds behind it.
+        interval: the mean, or the difference of means, with its 95% interval.
+        verdict: "confirmed", "refuted", "open" where the interval holds the bound, or
+            "not comparable" where the two panels were not trained alike.
+        caveat: how their training differs: "8 epochs against 40"; or empty.
+    """
+
+    finding: Finding
+    kind: tuple[str, str, str, str]
+    seeds: tuple[int, ...]
+    interval: Interval
+    verdict: str
+    caveat: str = ""
+
+
+def judge(
+    runs: Sequence[Published], population: str = "chips", confidence: float = 0.95
+) -> list[Verdict]:
+    """Judges every finding by all runs that allow it.
+
+    Where each chip's answers were kept, the interval is that of the mean answer, or of the mean
+    difference of two panels' answers, over crossed samples (`crossed_interval`): images, chips
+    (those of one index are a pair), and training seeds where there are several. Where they were
+    not, it is bounded by the rows' own two-way intervals: a difference has at most the sum of
+    their half-widths as its own, however the two rows depend on each other. Where nothing is
+    faulty all chips are one.
+
+    Args:
+        runs: finished runs; those of one network, protocol, scale and method are compared, seed by
+            seed.
+        population: the chips as they are, "chips", or recalibrated, "chips_repaired". A run without
+            faults has one population only, which serves for both.
+        confidence: of the intervals, in (0, 1); 0.95 where answers were not kept.
+    """
+    found = []
+    kinds = dict.fromkeys(run.kind for run in runs)
+    for finding in FINDINGS:
+        for kind in kinds:
+            mine, others = (_by_seed(runs, kind, name) for name in (finding.panel, finding.other))
+            seeds = tuple(sorted(set(mine) & set(others) if finding.other else mine))
+            if not seeds:
+                continue
+            pairs = [(mine[seed], others.get(seed)) for seed in seeds]
+            interval = _interval(pairs, population, confidence)
+            caveat = _caveat(pairs)
+            verdict = NOT_COMPARABLE if caveat else _verdict(finding, interval)
+            found.append(Verdict(finding, kind, seeds, interval, verdict, caveat))
+    return found
+
+
+def _by_seed(
+    runs: Sequence[Published], kind: tuple[str, ...], panel: str | None
+) -> dict[int, Published]:
+    return {run.record["seed"]: run for run in runs if run.kind == kind and run.panel.name == panel}
+
+
+def _verdict(finding: Finding, interval: Interval) -> str:
+    bound = finding.margin if finding.value is None else finding.value
+    above, below = interval.low > bound, interval.high < bound
+    if finding.is_below:
+        above, below = below, above
+    return "confirmed" if above else "refuted" if below else "open"
+
+
+def _caveat(pairs: Sequence[tuple[Published, Published | None]]) -> str:
+    for mine, other in pairs:
+        if other is not None and mine.training != other.training:
+            epochs = [run.record["epochs"] for run in (mine, other)]
+            alike = epochs[0] == epochs[1]
+            return "other recipes" if alike else f"{epochs[0]} epochs against {epochs[1]}"
+    return ""
+
+
+def _interval(
+    pairs: Sequence[tuple[Published, Published | None]], population: str, confidence: float
+) -> Interval:
+    if all(run.answers is not None for pair in pairs for run in pair if run is not None):
+        cube = answers_cube(pairs, population)
+        scale: Scale = "logit" if pairs[0][1] is None else "raw"
+        return crossed_interval(cube, FACTORS, confidence, scale)
+    low, estimate, high = np.mean([_row_bounds(*pair, population) for pair in pairs], axis=0)
+    question = "this seed, new chips, new images"
+    method = "bound from the rows' intervals, as answers were not kept"
+    return Interval(float(estimate), float(low), float(high), 0.95, question, method)
+
+
+def answers_cube(
+    pairs: Sequence[tuple[Published, Published | None]], population: str
+) -> np.ndarray:
+    """Returns answers, or their differences, shape (seeds, chips, images), on common images.
+
+    Args:
+        pairs: for each training seed a run that kept its answers, and one to take away, or None.
+        population: see `judge`.
+    """
+    kept = [run.answers for pair in pairs for run in pair if run and run.answers]
+    images = kept[0].images
+    for one in kept[1:]:
+        images = np.intersect1d(images, one.images)
+
+    def answers(run: Published) -> np.ndarray:
+        if run.answers is None:
+            raise ValueError(f"expected kept answers. Received: none in {run.record['name']}")
+        chosen = np.searchsorted(run.answers.images, images)
+        return run.answers.right[run.population(population)][:, chosen].astype(np.int8)
+
+    layers = []
+    for mine, other in pairs:
+        right = answers(mine)
+        if other is not None:
+            left = answers(other)
+            # A run without faults has one chip, which stands against each chip of the other.
+            count = min((len(one) for one in (right, left) if len(one) > 1), default=1)
+            right = right[:count] - left[:count]
+        layers.append(right)
+    count = min(map(len, layers))
+    return np.stack([layer[:count] for layer in layers])
+
+
+def _row_bounds(
+    mine: Published, other: Published | None, population: str
+) -> tuple[float, float, float]:
+    """Returns lower bound, mean and upper bound of a row, or of the difference of two."""
+    low, mean, high = row(mine, population)
+    if other is None:
+        return low, mean, high
+    other_low, other_mean, other_high = row(other, population)
+    return low - other_high, mean - other_mean, high - other_low
+
+
+def row(run: Published, population: str) -> tuple[float, float, float]:
+    """Returns lower bound, mean and upper bound of a row: over images alone, if chips are one."""
+    found = run.record["populations"][run.population(population)]
+    if found["low"] is not None:
+        return found["low"], found["mean"], found["high"]
+    images = run.record["test_images"]
+    interval = wilson_interval(round(found["mean"] * images), images)
+    return interval.low, interval.estimate, interval.high
