@@ -21,8 +21,8 @@ class SpareColumns(RepairStep):
     Access tier C: it needs the chip's map. A column of a tile is the part of an output channel's
     sum that the tile computes. What it loses is the squared distance of its weights from what their
     places can hold, relative to the energy of the output channel; the spare columns have faults
-    too, drawn like all others. Which spare takes over which column is an assignment. In the end weights
-    are written as close to their values as their places allow, as by `Remapping`.
+    too, drawn like all others. Which spare takes over which column is an assignment. In the end
+    weights are written as close to their values as their places allow, as by `Remapping`.
 
     Joined with `Remapping`, spare columns come first.
 
