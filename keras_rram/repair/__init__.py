@@ -10,6 +10,7 @@ from keras_rram.repair.remapping import Remapping
 from keras_rram.repair.retraining import Retraining
 from keras_rram.repair.spare_columns import SpareColumns
 from keras_rram.repair.steps import RepairStep
+from keras_rram.repair.text import RepairPlan, parse
 
 __all__ = [
     "BatchNormRecalibration",
@@ -19,6 +20,7 @@ __all__ = [
     "MeanRead",
     "Remapping",
     "Repair",
+    "RepairPlan",
     "RepairStep",
     "Repaired",
     "Retraining",
@@ -26,5 +28,6 @@ __all__ = [
     "Tier",
     "access_tier",
     "describe_repair",
+    "parse",
     "recalibrate_batch_norm",
 ]

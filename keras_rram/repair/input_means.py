@@ -96,9 +96,9 @@ def known(hand: Hand) -> dict[str, Inputs]:
     """Returns the inputs of every Drop-Connect layer as the model knows them, without data.
 
     What leaves a batch normalization has the mean `beta` and the deviation `gamma` in training.
-    Mean and variance of each channel are carried on from there through activations (those of a normal
-    variable that is clipped), sums, padding and pooling, as if channels were independent. The
-    model's input is taken for normalized: mean 0, variance 1.
+    Mean and variance of each channel are carried on from there through activations (those of a
+    normal variable that is clipped), sums, padding and pooling, as if channels were independent.
+    The model's input is taken for normalized: mean 0, variance 1.
 
     Raises:
         ValueError: if the model is not a graph of layers, or has a layer of unknown effect.

@@ -22,8 +22,8 @@ class Retraining(RepairStep):
 
     Access tier C: it needs the map, images and labels. Stuck weights get no gradient, since the
     mask is in the forward pass. Every `every` steps the weights are written to the chip anew,
-    within the range that its cells hold: what a cell does to a weight can depend on the weight's sign.
-    All other weights train as well: biases and batch normalization are digital, and so are layers
+    within the range that its cells hold: what a cell does to a weight can depend on its sign. All
+    other weights train as well: biases and batch normalization are digital, and so are layers
     that no fault can reach. In the end batch normalization is recalibrated on the first images.
 
     The training step is compiled once for all chips of a model.
