@@ -86,10 +86,10 @@ def test_results_are_on_disk_after_every_chip(model, tmp_path):
     seen = []
 
     @contextlib.contextmanager
-    def look(model, faults):
+    def look(model, chip):
         path = tmp_path / "run" / "chips.jsonl"
         # There is no file yet when the fault-free model is repaired.
-        seen.append(path.read_bytes().count(b"\n") if faults else -1)
+        seen.append(path.read_bytes().count(b"\n") if chip else -1)
         yield
 
     result = evaluate(model, 4, repair=look, out=tmp_path / "run")
@@ -154,7 +154,7 @@ def test_refuses_to_mix_and_says_what_differs(model, tmp_path, name, change):
         model = classifier()
         model.get_layer("head").bias.assign_add(np.full(10, 1e-6, np.float32))
     if change.get("repair"):
-        change["repair"] = lambda model, faults: contextlib.nullcontext()
+        change["repair"] = lambda model, chip: contextlib.nullcontext()
     options = {"engine": "keras", "seed": 5, "progress": False, "data": digits(), **change}
     options |= {"chips": 8, "out": tmp_path / "run", "resume": True}
     with pytest.raises(ValueError, match=rf"must not be mixed. What differs is .*{name}: "):
@@ -205,8 +205,8 @@ def interrupt(after):
     count = iter(range(1000))
 
     @contextlib.contextmanager
-    def press(model, faults):
-        if faults and next(count) == after:
+    def press(model, chip):
+        if chip and next(count) == after:
             raise KeyboardInterrupt
         yield
 
