@@ -46,3 +46,15 @@ def run_main(name: str, *arguments: object) -> None:
     tool = load_tool(name)
     flags.FLAGS([name, *map(str, arguments)])
     tool.main([name])
+
+
+def run_in_turn(*runs: tuple) -> list[str]:
+    """Calls `main` of tools, each with its flags; returns each one's error, or an empty string."""
+    errors = []
+    for name, *arguments in runs:
+        try:
+            run_main(name, *arguments)
+            errors.append("")
+        except (ValueError, OSError, flags.Error) as error:
+            errors.append(str(error))
+    return errors

@@ -2,7 +2,7 @@
 
   python -m tools.check
 
-Ends with exit code 0 only if everything passes.
+Ends with exit code 0 only if everything passes. It is for a clone, not for an installed package.
 """
 
 import subprocess
@@ -22,6 +22,8 @@ CHECKS = (
 def main(argv: Sequence[str]) -> None:
     """Runs every check, the tests last."""
     del argv
+    if not cli.IS_CLONE:
+        raise ValueError(f"expected a clone of the repository. Received: {cli.ROOT}")
     failed = []
     for name, arguments in CHECKS:
         print(f"== {name}: {' '.join(arguments)}", flush=True)

@@ -1,11 +1,13 @@
-"""What every tool shares: how it starts, how it fails, and where its numbers come from."""
+"""What every tool shares: how it starts, what its help says, and how it fails."""
 
-import dataclasses
+import importlib.util
 import os
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,31 +16,30 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging  # noqa: E402
 
-# Flags that are defined here are those of the tool that asks for them, and so in its --help.
+from . import COMMANDS  # noqa: E402
+
+# Flags that are defined in a module like this are those of the tool that asks for them.
 flags.disclaim_key_flags()
 
+FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+IS_CLONE = (ROOT / "pyproject.toml").is_file()
 
-# Text and not made from `keras_rram.faults.text`, which cannot be imported before a backend is
-# chosen; a test holds them together.
-FAULT_MODEL_HELP = """What is wrong with the cells of a chip, as NAME:KEY=VALUE,KEY=VALUE; several
-on one chip are joined by '+', and then each says its own rate. Names, keys and defaults:
-  stuck_at_zero: rate, exact=false
-  row_faults: rate, tile=128x128, mapping=none, stuck=off
-  column_faults: rate, tile=128x128, mapping=none, stuck=off
-  spread_faults: rate, tile=128x128, mapping=none, stuck=off, concentration=10.0
-  clustered_faults: rate, tile=128x128, mapping=none, stuck=off, length=4.0, exact=false
-  differential_pair: mapping=differential_pair, stuck_off=0.0, stuck_on=0.0, off_conductance=none, on_conductance=none
-  stuck_at_values: mapping=differential_pair, rate, values
-  lognormal_variation: mapping=differential_pair, sigma
-  drift: mapping=differential_pair, seconds, nu, nu_sd=0.0, start=1.0, compensated=false
-  finite_on_off: mapping=differential_pair, ratio
-mapping= is differential_pair, centred_pair, reference_column, bit_slices, and of the first five
-none, where whole weights fail; stuck= is off, on or open; conductances are in siemens, several
-values as 0/2e-6/8e-5. A fault rate that another flag gives is the mean share of faulty cells (weights where mapping=none): rates and
-stuck_off, stuck_on are scaled to it together. Examples: row_faults,
-differential_pair:stuck_off=0.0904,stuck_on=0.0175,
-stuck_at_zero:rate=0.1+lognormal_variation:sigma=0.1"""  # noqa: E501
+_section_of: dict[str, str] = {}
+
+
+def section(title: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives the flags that a function defines a section of their own in a tool's help."""
+
+    def decorate(define: Callable[..., None]) -> Callable[..., None]:
+        def defining(*arguments: Any, **options: Any) -> None:
+            before = set(FLAGS)
+            define(*arguments, **options)
+            _section_of.update({name: title for name in FLAGS if name not in before})
+
+        return defining
+
+    return decorate
 
 
 def run(main: Callable[[Sequence[str]], object]) -> None:
@@ -47,6 +48,9 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
     `ValueError`, `TypeError` and `OSError` are the user's to mend and say how. Anything else is a
     bug and keeps its traceback, as all errors do with `--v=1`.
     """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(sys.modules["__main__"]))
+        raise SystemExit(0)
 
     def guarded(arguments: Sequence[str]) -> None:
         logging.use_absl_handler()
@@ -55,6 +59,11 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
         _choose_backend()
         _import_keras_quietly()
         try:
+            if FLAGS.flag_values_dict().get("help_faults"):
+                from .fault_flags import print_help
+
+                print_help()
+                return
             main(arguments)
         except KeyboardInterrupt:
             fail("interrupted; what was finished is kept.", code=130)
@@ -66,11 +75,33 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
     app.run(guarded)
 
 
+def help_text(module: Any) -> str:
+    """Returns a tool's docstring and its flags, those of its own first, then by section."""
+    own = FLAGS.get_key_flags_for_module(
+        sys.argv[0] if module.__name__ == "__main__" else module.__name__
+    )
+    lines = [(module.__doc__ or "").strip()]
+    for title in ("flags", *dict.fromkeys(_section_of.values())):
+        lines += ["", f"{title}:"]
+        for flag in (flag for flag in own if _section_of.get(flag.name, "flags") == title):
+            is_plain = flag.default is None or flag.default is False or flag.default == []
+            given = "" if is_plain else f" [{flag.default_as_str.strip(chr(39))}]"
+            lines += textwrap.wrap(
+                f"--{flag.name}: {' '.join((flag.help or '').split())}{given}",
+                100,
+                initial_indent="  ",
+                subsequent_indent="      ",
+            )
+    return "\n".join(lines)
+
+
 def _choose_backend() -> None:
     """Obeys a tool's `--backend` and `--device`, which have to come before the import of Keras."""
-    given = flags.FLAGS.flag_values_dict()
+    given = FLAGS.flag_values_dict()
     if backend := given.get("backend"):
         os.environ["KERAS_BACKEND"] = backend
+        if "keras" in sys.modules and sys.modules["keras"].config.backend() != backend:
+            fail(f"Keras runs already: use the command `keras-rram`, or KERAS_BACKEND={backend}.")
     if given.get("device") == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -79,7 +110,12 @@ def _choose_backend() -> None:
 def _import_keras_quietly() -> None:
     """Imports Keras and its backend without the start-up messages, which no setting stops."""
     # By its path: by its name it would come with the package, and so after Keras.
-    with runpy.run_path(str(ROOT / "keras_rram" / "quiet.py"))["held_stderr"]():
+    package = importlib.util.find_spec("keras_rram")
+    if package is None or package.origin is None:
+        fail("the package keras_rram is not installed.")
+        return
+    path = pathlib.Path(package.origin).with_name("quiet.py")
+    with runpy.run_path(str(path))["held_stderr"]():
         import keras
 
         keras.ops.zeros(())
@@ -111,14 +147,40 @@ def output_folder(path: str | None, resume: bool = False) -> pathlib.Path:
     return folder
 
 
-def command() -> str:
-    """Returns the command line of this process, as a user would type it."""
-    tool = pathlib.Path(sys.argv[0]).stem
-    return " ".join([f"python -m tools.{tool}", *sys.argv[1:]])
+def tool(module: str) -> str:
+    """Returns how a user starts a tool here: `python -m tools.train`, or `keras-rram train`."""
+    if __package__ == "tools":
+        return f"python -m tools.{module}"
+    return f"keras-rram {next((name for name in COMMANDS if COMMANDS[name] == module), module)}"
+
+
+def start(module: str) -> list[str]:
+    """Returns the beginning of a command line that starts a tool as this one was started."""
+    how = f"{__package__}.{module}"
+    if __package__ == "keras_rram_tools":  # what `keras_rram_command` makes of the folder
+        return [sys.executable, "-m", "keras_rram_command", tool(module).split()[-1]]
+    return [sys.executable, "-m", how]
+
+
+def command(is_public: bool = False) -> str:
+    """Returns the command line of this process, as a user would type it.
+
+    Args:
+        is_public: whether it is for a file to be published, which names no folder of data.
+    """
+    words = " ".join([tool(pathlib.Path(sys.argv[0]).stem), *sys.argv[1:]])
+    return without_paths(words) if is_public else words
+
+
+def without_paths(words: str) -> str:
+    """Returns a command line without the place of the data on this machine."""
+    return re.sub(r"--data_dir=\S+", "--data_dir=DIR", words)
 
 
 def commit() -> str | None:
-    """Returns the commit of this checkout, with `-modified` if files differ; None outside git."""
+    """Returns the commit of this clone, with `-modified` if files differ; None outside of one."""
+    if not IS_CLONE:
+        return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=-modified"],
@@ -132,100 +194,25 @@ def commit() -> str | None:
     return described.stdout.strip()
 
 
-def define_fault_model() -> None:
-    """Defines `--fault_model` and `--exact` for the tool that calls it."""
-    flags.DEFINE_string("fault_model", "stuck_at_zero", FAULT_MODEL_HELP)
-    flags.DEFINE_bool("exact", False, "Exactly this share of each kernel, not independent faults.")
-
-
-def fault_model(otherwise: float | None = None, rates: Sequence[float] | None = None) -> Any:
-    """Returns the fault model of `--fault_model` and `--exact`; see `parse_fault_model`."""
-    return parse_fault_model(flags.FLAGS.fault_model, otherwise, rates, flags.FLAGS.exact)
-
-
-def parse_fault_model(
-    text: str,
-    otherwise: float | None = None,
-    rates: Sequence[float] | None = None,
-    exact: bool = False,
-) -> Any:
-    """Returns the fault model of a `--fault_model`, as its text says it.
+def numbers(name: str, within: str) -> list[float]:
+    """Returns the numbers of a list flag.
 
     Args:
-        text: the flag.
-        otherwise: fault rate of a model whose text says none; None: another flag must say it.
-        rates: fault rates, from other flags, that it will be used at; checked here, before
-            anything is loaded. `keras_rram.faults.at_rate` makes the models.
-        exact: whether `--exact` is on.
+        name: the flag.
+        within: the interval that they must be in, "[0, 1)".
 
     Raises:
-        ValueError: if the text is not understood, if it names no fault, if the model has no rate
-            and `rates` are given, or no option for `--exact`.
+        ValueError: if they are no numbers, or not in the interval.
     """
-    from keras_rram import faults
-
+    low, high = map(float, within[1:-1].split(","))
     try:
-        try:
-            model = faults.parse(text)
-        except ValueError:
-            model = faults.parse(text, otherwise)
-        for part in getattr(model, "models", (model,)):
-            if isinstance(part, faults.StuckCells) and not part.rate:
-                raise ValueError(
-                    "expected stuck cells. Received: a model without any (give it shares, as in "
-                    "differential_pair:stuck_off=0.02,stuck_on=0.01)"
-                )
-        if exact:
-            model = _exact(model)
-        for rate in rates or ():
-            faults.at_rate(model, rate)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"--fault_model='{text}': {error}") from None
-    return model
-
-
-def fault_model_at(rate: float | None, otherwise: float | None = None) -> Any:
-    """Returns the fault model of `--fault_model` at one rate, or at its own; see `fault_model`."""
-    from keras_rram.faults import at_rate
-
-    model = fault_model(otherwise if rate is None else rate, None if rate is None else [rate])
-    return model if rate is None else at_rate(model, rate)
-
-
-def faults_label(model: Any) -> str:
-    """Returns the faults of chips in words, for figures and messages."""
-    from keras_rram.faults import StuckAtZero, spec
-
-    if isinstance(model, StuckAtZero):
-        return f"{100 * model.rate:.3g}% of weights faulty"
-    names = "+".join(part.partition(":")[0] for part in spec(model).split("+"))
-    return f"{names}, {100 * model.rate:.3g}% faulty" if model.rate else names
-
-
-def _exact(model: Any) -> Any:
-    if "exact" not in {field.name for field in dataclasses.fields(model)}:
-        raise ValueError(
-            "expected a single stuck_at_zero or clustered_faults with --exact. Received: a model "
-            "without that option (leave --exact out, or write exact=true in a part of it)"
-        )
-    return dataclasses.replace(model, exact=True)
-
-
-def load_model(path: str | None) -> Any:
-    """Returns the Keras model of a `.keras` file.
-
-    Raises:
-        ValueError: if the file is missing or holds no model.
-    """
-    if not path:
-        raise ValueError("--model is missing: name a .keras file.")
-    if not pathlib.Path(path).is_file():
-        raise ValueError(f"--model='{path}': there is no such file.")
-    import keras
-
-    import keras_rram  # noqa: F401  (registers the layers that the file may hold)
-
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:
-        raise ValueError(f"--model='{path}' cannot be loaded: {error}") from error
+        found = [float(value) for value in FLAGS[name].value]
+    except ValueError:
+        found = [float("nan")]
+    above, below = within[0] == "[", within[-1] == "]"
+    if not found or not all(
+        low < number < high or (above and number == low) or (below and number == high)
+        for number in found
+    ):
+        raise ValueError(f"--{name} must be in {within}. Received: {FLAGS[name].value}")
+    return found

@@ -7,7 +7,6 @@ a verified int8 TFLite file for one of them. Each step is a tool of its own; its
 """
 
 import subprocess
-import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -46,10 +45,10 @@ def main(argv: Sequence[str]) -> None:
     del argv
     out = cli.output_folder(FLAGS.out)
     for tool, *arguments in steps(str(out), FLAGS.epochs, FLAGS.chips):
-        print("\n$ python -m", " ".join([f"tools.{tool}", *arguments]), flush=True)
-        code = subprocess.run([sys.executable, "-m", f"tools.{tool}", *arguments], check=False)
-        if code.returncode:
-            cli.fail(f"tools.{tool} ended with exit code {code.returncode}.", code.returncode)
+        print(f"\n$ {cli.tool(tool)} {' '.join(arguments)}", flush=True)
+        code = subprocess.run([*cli.start(tool), *arguments], check=False).returncode
+        if code:
+            cli.fail(f"{tool} ended with exit code {code}.", code)
     print(f"\nAll results: {out}/")
 
 

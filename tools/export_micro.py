@@ -1,7 +1,7 @@
 r"""Makes an int8 TFLite file ready for a microcontroller: checks it there, and writes it as C.
 
 The file runs in the interpreter of TensorFlow Lite Micro (`pip install 'keras-rram[micro]'`), next
-to LiteRT, on test images of `--data`, which must be the dataset of the training:
+to LiteRT, on test images of the data that its sidecar names:
 
   python -m tools.export_micro --tflite=runs/tflite/base.tflite --out=runs/micro
 
@@ -18,24 +18,20 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from . import cli
+from . import cli, inputs
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("tflite", None, "An int8 file, as tools.export_tflite writes it.")
 flags.DEFINE_string("name", "model", "Name of the C array and of the files.")
 flags.DEFINE_integer("arena", None, "Bytes that the target has for its arena; default: any.")
-flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
-flags.DEFINE_integer("images", 50, "Test images to run the file on.", lower_bound=1)
+inputs.define_data(images=50)
 flags.DEFINE_string("out", None, "Folder for the files.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Checks and writes as the flags say."""
     del argv
-    from keras_rram import data
     from keras_rram.export.c_source import c_array
     from keras_rram.export.flatbuffer import read
     from keras_rram.export.micro import run_micro
@@ -46,15 +42,16 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError("--tflite is missing: name an int8 file.")
     tflite = read(FLAGS.tflite)
     array = c_array(tflite, FLAGS.name)
-    dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
-    images, _ = dataset.arrays("test", min(FLAGS.images, len(dataset.test_labels)))
+    sidecar = read_sidecar(FLAGS.tflite)
+    dataset = inputs.load_data(inputs.Training(data=(sidecar or {}).get("data")))
+    images, _ = dataset.arrays("test", inputs.image_count(dataset))
     report = run_micro(tflite, images, FLAGS.arena)
     report.check()
     folder = cli.output_folder(FLAGS.out)
     content = {
         "tflite": {
             "sha256": hashlib.sha256(tflite).hexdigest(),
-            "sidecar": read_sidecar(FLAGS.tflite),
+            "sidecar": sidecar,
         },
         "micro": dataclasses.asdict(report),
         "data": dataset.name,

@@ -14,9 +14,10 @@ Chips with other faults, here the cells of differential pairs, of which some are
   python -m tools.export_tflite --model=runs/digits/model.keras --chips=10 --out=runs/pairs \
       --fault_model=differential_pair:stuck_off=0.05,stuck_on=0.001
 
-Without --fault_rate, --fault_model and --chip only the fault-free file is written. `--data` must be
-the dataset of the training: its training images calibrate int8, its test images verify the files.
-Activation ranges are those of the fault-free model, or those of some chips, which reach less far:
+Without --fault_rate, --fault_model and --chip only the fault-free file is written. Training images
+of the model's data calibrate int8, its test images verify the files; `--convert` puts a plain Keras
+model's weights on the chip. Activation ranges are those of the fault-free model, or those of some
+chips, which reach less far:
 
   python -m tools.export_tflite --model=runs/digits/model.keras --fault_rate=0.2 --chips=1000 \
       --calibration_chips=5 --norun_all --out=runs/thousand
@@ -25,51 +26,35 @@ Activation ranges are those of the fault-free model, or those of some chips, whi
 against a fresh conversion of the baked chip. It is slow.
 """
 
-import contextlib
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, export_flags, fault_flags, inputs
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model", None, "Trained model, a .keras file.")
+inputs.define_model(convert=True)
 flags.DEFINE_enum(
     "quantization",
     "int8",
     ["int8", "float32", "float16", "dynamic", "int16x8"],
     "Numbers in the file.",
 )
-flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
-flags.DEFINE_float("fault_rate", None, "Fault rate of sampled chips, in [0, 1).")
-cli.define_fault_model()
-flags.DEFINE_integer("chips", 1, "Number of sampled chips.", lower_bound=1)
-flags.DEFINE_integer("first_chip", 0, "Index of the first.", lower_bound=0)
-flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
+inputs.define_data(images=500, calibration=300)
+fault_flags.define(otherwise="no chips")
+fault_flags.define_chips(1)
+export_flags.define(micro_images=0)
 flags.DEFINE_list("chip", [], "Saved chips or measured fault maps, .npz files.")
-flags.DEFINE_integer("calibration_images", 300, "Training images for calibration.", lower_bound=1)
 flags.DEFINE_integer(
     "calibration_chips",
     0,
-    "Take activation ranges from this many chips, of a stream of their own; 0: fault-free.",
+    "Take activation ranges from this many chips, of the seed after --seed; 0: fault-free.",
     lower_bound=0,
 )
-flags.DEFINE_integer("images", 500, "Test images to run each file on.", lower_bound=1)
-flags.DEFINE_float(
-    "min_agreement", 0.98, "Share of images with Keras's class that a file must reach.", 0.0, 1.0
-)
-flags.DEFINE_float(
-    "max_accuracy_difference", 0.01, "Allowed difference to Keras's accuracy.", 0.0, 1.0
-)
 flags.DEFINE_list("also_on", [], "Further datasets (digits, .npz files) to run each file on.")
-flags.DEFINE_integer(
-    "micro_images", 0, "Test images to run int8 files on in TensorFlow Lite Micro.", lower_bound=0
-)
 flags.DEFINE_integer("cross_check", 0, "Chips to check a second, slow way.", lower_bound=0)
 flags.DEFINE_bool("run_all", True, "Run every file; off: all bytes are checked, the first is run.")
 flags.DEFINE_string("out", None, "Folder for the files.")
@@ -80,47 +65,37 @@ def main(argv: Sequence[str]) -> None:
     """Exports as the flags say."""
     del argv
     import numpy as np
+    import tqdm
 
     from keras_rram import data
-    from keras_rram.export import Thresholds, export_population, export_tflite
+    from keras_rram.export import export_population, export_tflite
 
     chips = _chips()
     if FLAGS.cross_check and not chips:
         raise ValueError("--cross_check needs chips.")
-    model = cli.load_model(FLAGS.model)
-    dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
-    calibration, _ = dataset.arrays(
-        "train", min(FLAGS.calibration_images, len(dataset.train_labels))
-    )
-    images, labels = dataset.arrays("test", min(FLAGS.images, len(dataset.test_labels)))
-    for chip in chips:
+    model, dataset, (images, labels) = inputs.load(faulty=bool(chips))
+    for chip in chips[:1]:
         chip.faults(model)
-        break
-    calibration_chips = _calibration_chips()
-    also_on = {name: data.load(name).arrays("test") for name in FLAGS.also_on}
-    folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     common: dict[str, Any] = {
-        "quantization": FLAGS.quantization,
-        "calibration": calibration if FLAGS.quantization in ("int8", "int16x8") else None,
+        **export_flags.options(dataset, FLAGS.quantization),
         "images": images,
         "labels": labels,
-        "calibration_chips": calibration_chips,
-        "thresholds": Thresholds(
-            agreement=FLAGS.min_agreement, accuracy=FLAGS.max_accuracy_difference
-        ),
-        "also_on": also_on,
-        "micro_images": FLAGS.micro_images,
-        "data": dataset.name,
-        "command": cli.command(),
-        "commit": cli.commit(),
+        "calibration_chips": _calibration_chips(),
+        "also_on": {name: data.load(name).arrays("test") for name in FLAGS.also_on},
     }
+    folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     if not chips:
         report = export_tflite(model, folder / "base.tflite", **common)
         _show(report)
         print(f"Results: {folder}/")
         return
     reports: list[Any] = []
-    with _progress(len(chips), reports) as progress:
+    with tqdm.tqdm(total=len(chips), unit="chip", desc="export") as bar:
+
+        def progress(report: Any) -> None:
+            reports.append(report)
+            bar.update()
+
         result = export_population(
             model,
             folder,
@@ -157,10 +132,8 @@ def _chips() -> list[Any]:
             "sampled from."
         )
     if not _is_sampled():
-        if FLAGS["chips"].present or FLAGS.exact:
-            raise ValueError(
-                "--chips and --exact need --fault_rate or --fault_model, to sample chips from."
-            )
+        if FLAGS["chips"].present:
+            raise ValueError("--chips needs --fault_rate or --fault_model, to sample chips from.")
         return [Chip.load(path) for path in FLAGS.chip]
     return population(_fault_model(), FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
 
@@ -170,7 +143,7 @@ def _is_sampled() -> bool:
 
 
 def _fault_model() -> Any:
-    return cli.fault_model_at(FLAGS.fault_rate)
+    return fault_flags.at(FLAGS.fault_rate)
 
 
 def _calibration_chips() -> list[Any]:
@@ -182,7 +155,9 @@ def _calibration_chips() -> list[Any]:
         raise ValueError(
             "--calibration_chips needs --fault_rate or --fault_model, and --quantization=int8."
         )
-    return population(_fault_model(), FLAGS.calibration_chips, FLAGS.seed, stream="calibration")
+    return population(
+        fault_flags.at(FLAGS.fault_rate), FLAGS.calibration_chips, FLAGS.seed, stream="calibration"
+    )
 
 
 def _cross_check(model: Any, chips: Sequence[Any], base: pathlib.Path, images: Any) -> None:
@@ -198,20 +173,6 @@ def _cross_check(model: Any, chips: Sequence[Any], base: pathlib.Path, images: A
         f"outputs differ by at most {max(each.difference for each in found):.3g} on {len(images)} "
         "images."
     )
-
-
-@contextlib.contextmanager
-def _progress(total: int, reports: list[Any]) -> Iterator[Callable[[Any], None]]:
-    """Gives a function that keeps each report and moves a progress bar."""
-    import tqdm
-
-    with tqdm.tqdm(total=total, unit="chip", desc="export") as bar:
-
-        def add(report: Any) -> None:
-            reports.append(report)
-            bar.update()
-
-        yield add
 
 
 def _show(report: Any) -> None:

@@ -3,7 +3,7 @@ r"""Shows what is in a TFLite file: layers, scales, sparsity, and the chip and m
   python -m tools.inspect_tflite runs/tflite/chip_0_00000.tflite
 
 Against the fault-free file of its export: the weights that the chip changed; and, with the trained
-model, the chip's faults as a map that `--chip` of the other tools and `Chip.load` accept:
+model, the chip's faults as a map that `tools.export_tflite --chip` and `Chip.load` accept:
 
   python -m tools.inspect_tflite runs/tflite/chip_0_00000.tflite --base=runs/tflite/base.tflite \
       --model=runs/digits/model.keras --map=map.npz
@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, inputs
 
 FLAGS = flags.FLAGS
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.export.sidecar import read_sidecar
 
     if not FLAGS.tflite:
-        raise ValueError("no file is named: python -m tools.inspect_tflite FILE.")
+        raise ValueError(f"no file is named: {cli.tool('inspect_tflite')} FILE.")
     if FLAGS.map and not (FLAGS.base and FLAGS.model):
         raise ValueError("--map needs --base, the fault-free file, and --model, the trained model.")
     if FLAGS.model and not FLAGS.map:
@@ -98,7 +98,7 @@ def _write_map(base: bytes | None, tflite: bytes) -> None:
     from keras_rram.export import PatchableModel
     from keras_rram.export.sidecar import read_sidecar
 
-    model = cli.load_model(FLAGS.model)
+    model = inputs.load_model(FLAGS.model)
     sidecar = read_sidecar(FLAGS.base) or {}
     patchable = PatchableModel(model, base or b"", sidecar.get("gains"))
     chip = Chip(measured=patchable.faults_in(tflite))

@@ -1,72 +1,44 @@
 r"""Compares post-training and quantization-aware int8 files on a population of chips.
 
 Files, each patched for the same chips: of the model as it is, in float32 and in int8, calibrated
-fault-free and again on some chips (`--calibration_chips`, never those that are
-evaluated); int8 of the model trained on in float for some epochs, for a fair comparison; and of the
-model trained on for as many epochs with the rounding of int8 in its forward pass. Drop-Connect
-stays on in both trainings:
+fault-free and again on some chips (`--calibration_chips`, never those that are evaluated); int8 of
+the model trained on in float for some epochs, for a fair comparison; and of the model trained on
+for as many epochs with the rounding of int8 in its forward pass. Drop-Connect stays on in both
+trainings, which `--seed` seeds as well:
 
   python -m tools.quantize --model=runs/digits/model.keras --epochs=2 --fault_rate=0.2 \
       --chips=50 --out=runs/quantize
 
 The folder `--out` gets `quantize.json` with every chip's accuracy, `quantize.csv`, `quantize.png`,
-and for the quantization-aware model `model.keras` and its fault-free file `base.tflite`.
+and for the quantization-aware model `model.keras` and its fault-free file `base.tflite`. In rows,
+accuracies are in [0, 1]. `gain` is the mean over the chips of the difference to the plain int8 file
+on the same chip, between `gain_low` and `gain_high` with 95% confidence, which counts chips and not
+images; `from_float` is the mean absolute difference to the float32 file on the same chip.
 """
 
-import csv
-import dataclasses
-import io
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, fault_flags, inputs, report
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model", None, "Trained model, a .keras file.")
+inputs.define_model(convert=True)
 flags.DEFINE_integer("epochs", 1, "Epochs of both trainings.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in each step.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-4, "Learning rate of Adam.", lower_bound=0.0)
 flags.DEFINE_float("drop_rate", None, "Drop rate in [0, 1); default: the model's own.")
-flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+inputs.define_data()
+fault_flags.define(otherwise="0.2")
+fault_flags.define_chips(50, least=2)
 flags.DEFINE_integer("train_images", None, "Use this many training images.", lower_bound=1)
-flags.DEFINE_integer("images", None, "Use this many test images.", lower_bound=1)
 flags.DEFINE_integer("calibration_chips", 5, "Chips to calibrate on; 0: none.", lower_bound=0)
-flags.DEFINE_integer("chips", 50, "Chips of the population.", lower_bound=2)
-flags.DEFINE_float(
-    "fault_rate", None, "Fault rate in [0, 1). Default: that of --fault_model, or else 0.2."
-)
-cli.define_fault_model()
-flags.DEFINE_integer("seed", 0, "Seed of the chips, and of both trainings.", lower_bound=0)
 flags.DEFINE_string("out", None, "Folder for the results.")
 
 _FLOAT, _PLAIN = "float32", "int8, post-training"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One file on the population; accuracies in [0, 1].
-
-    `gain` is the mean over the chips of the difference to the plain int8 file on the same chip,
-    between `gain_low` and `gain_high` with 95% confidence; it counts chips, not images.
-    `from_float` is the mean absolute difference to the float32 file on the same chip.
-    """
-
-    file: str
-    fault_free: float
-    mean: float
-    sd: float
-    worst: float
-    gain: float
-    gain_low: float
-    gain_high: float
-    from_float: float
 
 
 def main(argv: Sequence[str]) -> None:
@@ -75,19 +47,15 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np
     import tqdm
 
-    from keras_rram import data, faulty_layers, population
+    from keras_rram import population
     from keras_rram.export import LiteRTModel
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
 
-    fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=0.2)
-    chips = population(fault_model, FLAGS.chips, FLAGS.seed)
-    model = cli.load_model(FLAGS.model)
-    if not faulty_layers(model):
-        raise ValueError(f"--model='{FLAGS.model}' has no Drop-Connect layer to put faults in.")
-    dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
+    fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
+    chips = population(fault_model, FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
+    model, dataset, (images, labels) = inputs.load()
     train = dataset.arrays("train", FLAGS.train_images)
-    images, labels = dataset.arrays("test", FLAGS.images)
     folder = cli.output_folder(FLAGS.out)
 
     def accuracy(tflite: Any) -> float:
@@ -103,66 +71,47 @@ def main(argv: Sequence[str]) -> None:
         ]
         accuracies[name] = found
         fault_free[name] = accuracy(patchable.tflite)
-    rows = [_row(name, fault_free[name], accuracies) for name in accuracies]
+    rows = report.table([_row(name, fault_free[name], accuracies) for name in accuracies])
     with written_whole(folder / "model.keras") as temporary:
         trained.save(temporary)
     with written_whole(folder / "base.tflite") as temporary:
         temporary.write_bytes(patchable.tflite)
-    content = {
-        "command": cli.command(),
-        "commit": cli.commit(),
-        "data": dataset.name,
-        "train_images": len(train[1]),
-        "images": len(labels),
-        "chips": FLAGS.chips,
-        "fault_model": spec(fault_model),
-        "fault_rate": fault_model.rate,
-        "seed": FLAGS.seed,
-        "rows": [dataclasses.asdict(row) for row in rows],
-        "accuracies": accuracies,
-    }
-    with written_whole(folder / "quantize.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(Row)])
-    writer.writerows(dataclasses.astuple(row) for row in rows)
-    with written_whole(folder / "quantize.csv") as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-    _draw(accuracies, rows, cli.faults_label(fault_model), folder / "quantize.png")
-    print(
-        f"{'file':<28} {'fault-free':>10} {'mean':>8} {'sd':>7} {'worst':>8} {'|-float|':>9}  "
-        "gain over plain int8 (95%)"
+    report.write_rows(
+        folder / "quantize.csv",
+        rows,
+        data=dataset.name,
+        train_images=len(train[1]),
+        images=len(labels),
+        chips=FLAGS.chips,
+        fault_model=spec(fault_model),
+        fault_rate=fault_model.rate,
+        seed=FLAGS.seed,
+        accuracies=accuracies,
     )
-    for row in rows:
-        print(
-            f"{row.file:<28} {row.fault_free:>10.2%} {row.mean:>8.2%} {row.sd:>7.2%} "
-            f"{row.worst:>8.2%} {row.from_float:>9.2%}  {row.gain:+.2%} ({row.gain_low:+.2%} to "
-            f"{row.gain_high:+.2%})"
-        )
+    _draw(accuracies, rows, fault_flags.label(fault_model), folder / "quantize.png")
+    report.show(report.in_percent(rows, list(rows)[1:]))
     print(f"Results: {folder}/")
 
 
-def _row(name: str, fault_free: float, accuracies: dict[str, list[float]]) -> Row:
+def _row(name: str, fault_free: float, accuracies: dict[str, list[float]]) -> dict[str, Any]:
     import numpy as np
     from scipy import stats
 
-    found = accuracies[name]
-    gains = np.subtract(found, accuracies[_PLAIN])
-    error = float(np.std(gains, ddof=1)) / len(gains) ** 0.5
-    reach = float(stats.t.ppf(0.975, len(gains) - 1)) * error
-    gain = float(np.mean(gains))
-    return Row(
-        file=name,
-        fault_free=fault_free,
-        mean=float(np.mean(found)),
-        sd=float(np.std(found, ddof=1)),
-        worst=min(found),
-        gain=gain,
-        gain_low=gain - reach,
-        gain_high=gain + reach,
-        from_float=float(np.mean(np.abs(np.subtract(found, accuracies[_FLOAT])))),
-    )
+    found = np.array(accuracies[name])
+    gains = found - accuracies[_PLAIN]
+    gain = float(gains.mean())
+    reach = float(stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains))
+    return {
+        "file": name,
+        "fault_free": fault_free,
+        "mean": float(found.mean()),
+        "sd": float(found.std(ddof=1)),
+        "worst": float(found.min()),
+        "gain": gain,
+        "gain_low": gain - reach,
+        "gain_high": gain + reach,
+        "from_float": float(np.abs(found - accuracies[_FLOAT]).mean()),
+    }
 
 
 def _files(
@@ -202,41 +151,32 @@ def _files(
     yield "int8, quantization-aware", result.model, PatchableModel(result.model, result.tflite)
 
 
-def _draw(
-    accuracies: dict[str, list[float]], rows: Sequence[Row], faults: str, path: pathlib.Path
-) -> None:
+def _draw(accuracies: dict[str, list[float]], rows: Any, faults: str, path: pathlib.Path) -> None:
     """Draws every chip's accuracy, and mean and fault-free accuracy, for each file."""
     import numpy as np
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    from keras_rram.files import written_whole
     from keras_rram.plots.populations import COLOURS
 
-    figure = Figure(figsize=(6.4, 1.1 + 0.62 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    for place, row in enumerate(rows):
-        found = accuracies[row.file]
-        # A fixed spread, so that the figure of the same numbers is the same.
-        height = (
-            place + 0.22 * np.linspace(-1, 1, len(found))[np.arange(len(found)) * 7 % len(found)]
-        )
-        axes.scatter(found, height, 12, COLOURS[0], alpha=0.55, linewidths=0)
-        axes.plot([row.mean] * 2, [place - 0.33, place + 0.33], color=COLOURS[1], linewidth=2)
-        axes.scatter(row.fault_free, place, 34, COLOURS[6], marker="D", zorder=3)
-    axes.scatter([], [], 12, COLOURS[0], label="one chip")
-    axes.plot([], [], color=COLOURS[1], linewidth=2, label="mean of the chips")
-    axes.scatter([], [], 34, COLOURS[6], marker="D", label="fault-free file")
-    axes.set_yticks(range(len(rows)), [row.file.replace(", ", ",\n") for row in rows])
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    axes.set_xlabel(f"accuracy, {FLAGS.chips} chips, {faults}")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8.5)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
+    with report.figure(path, 6.4, 1.1 + 0.62 * len(rows), grid="x") as axes:
+        axes.spines["left"].set_visible(False)
+        for place, row in rows.iterrows():
+            found = accuracies[row["file"]]
+            # A fixed spread, so that the figure of the same numbers is the same.
+            spread = np.linspace(-1, 1, len(found))[np.arange(len(found)) * 7 % len(found)]
+            axes.scatter(found, place + 0.22 * spread, 12, COLOURS[0], alpha=0.55, linewidths=0)
+            ends = [place - 0.33, place + 0.33]
+            axes.plot([row["mean"]] * 2, ends, color=COLOURS[1], linewidth=2)
+            axes.scatter(row["fault_free"], place, 34, COLOURS[6], marker="D", zorder=3)
+        axes.scatter([], [], 12, COLOURS[0], label="one chip")
+        axes.plot([], [], color=COLOURS[1], linewidth=2, label="mean of the chips")
+        axes.scatter([], [], 34, COLOURS[6], marker="D", label="fault-free file")
+        axes.set_yticks(range(len(rows)), rows["file"].str.replace(", ", ",\n"))
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"accuracy, {FLAGS.chips} chips, {faults}")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8.5)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from . import cli
+from . import cli, inputs
 
 FLAGS = flags.FLAGS
 
@@ -34,8 +34,7 @@ flags.DEFINE_string("network", None, "strided or published for MNIST; default: b
 flags.DEFINE_string("method", "study", "How to train: a name in keras_rram.study.METHODS.")
 flags.DEFINE_list("seeds", ["0"], "Seeds of weights, images and masks; each is a run.")
 flags.DEFINE_bool("resume", True, "Go on with runs that were stopped, keep those finished.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+inputs.define_data_dir()
 flags.DEFINE_integer("jobs", 1, "Processes for the populations; -1 for one on each core.")
 flags.DEFINE_string("out", "runs/reproduction", "Folder for the runs.")
 flags.DEFINE_string("publish", None, "Folder of the page and of the small results, say docs.")

@@ -1,5 +1,7 @@
 r"""Trains a network with Drop-Connect and follows its accuracy on faulty chips.
 
+It is followed on training images that are set aside (`--validation_images`), never on test images.
+
 A mini-MobileNet on the offline digits, in about a minute:
 
   python -m tools.train --out=runs/digits
@@ -11,25 +13,28 @@ convolutions replaced by bottlenecks on CIFAR-10 at 20%:
   python -m tools.train --model=resnet20 --replaced=4,6,10,12,16,18 --drop_rate=0.2 \
       --data=cifar10 --out=runs/4c
 
-Followed on chips with other faults than weights at zero (`--help` has the names and keys):
+Followed on chips with other faults than weights at zero (`--help_faults` has the names and keys);
+and trained with more than Drop-Connect: noise in every step, or a new chip every few steps:
 
   python -m tools.train --fault_model=column_faults --fault_rate=0.1 --validation_chips=5 \
       --out=runs/columns
+  python -m tools.train --noise=lognormal_variation:sigma=0.2 --out=runs/varied
+  python -m tools.train --fresh_chips=row_faults:rate=0.1 --fresh_every=4 --out=runs/rows
 
-The folder `--out` gets `model.keras`, `config.json`, `history.csv`, `history.png`, TensorBoard logs
-in `logs/`, and `checkpoint.npz`, from which `--resume` with the same flags goes on exactly.
+The folder `--out` gets `model.keras`, `config.json`, which the other tools read, `history.csv`,
+`history.png`, TensorBoard logs in `logs/`, and `checkpoint.npz`, from which `--resume` with the
+same flags goes on exactly.
 """
 
-import csv
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, fault_flags, inputs, report
 
 FLAGS = flags.FLAGS
 
@@ -48,9 +53,7 @@ flags.DEFINE_bool(
 flags.DEFINE_list(
     "scope", "blocks", "Which roles drop: blocks, depthwise, convolutions, all, or roles."
 )
-flags.DEFINE_string("data", "digits", "digits (offline), mnist, cifar10, or an .npz file.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+inputs.define_source(default="digits")
 flags.DEFINE_integer("train_images", None, "Use this many training images, a stratified part.")
 flags.DEFINE_string(
     "recipe", None, "Recipe by name; default: by dataset. See keras_rram.training.recipes."
@@ -65,8 +68,20 @@ flags.DEFINE_float(
     None,
     "Fault rate of these chips. Default: that of --fault_model, or else the drop rate.",
 )
-cli.define_fault_model()
-flags.DEFINE_integer("validation_images", None, "Test images for it; default: all.")
+fault_flags.define()
+flags.DEFINE_integer(
+    "validation_images", None, "Training images set aside for it; default: a tenth.", lower_bound=1
+)
+flags.DEFINE_string(
+    "noise",
+    None,
+    "What else changes the weights in each step: a fault model that varies or fails single cells, "
+    "or a number, the sd of Gaussian noise as a share of a layer's largest weight.",
+)
+flags.DEFINE_string(
+    "fresh_chips", None, "Train on a new chip of this fault model every --fresh_every steps."
+)
+flags.DEFINE_integer("fresh_every", 1, "Steps that such a chip stays.", lower_bound=1)
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
 
@@ -82,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     import keras
 
-    from keras_rram import DropConnect, data, models
+    from keras_rram import DropConnect, models
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
     from keras_rram.hardware import summary_table
@@ -91,13 +106,15 @@ def main(argv: Sequence[str]) -> None:
 
     recipe = _recipe()
     options = _model_options()
-    drop_connect = DropConnect(FLAGS.drop_rate, rescale=FLAGS.rescale, seed=FLAGS.seed)
-    fault_model = cli.fault_model_at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
-    dataset = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download)
+    drop_connect = DropConnect(FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, _noise())
+    fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
+    fresh_chips = _fresh_chips()
+    whole = inputs.load_data()
+    dataset = whole.split(FLAGS.validation_images or 0.1)
     if FLAGS.train_images:
         dataset = dataset.subset(train=FLAGS.train_images)
     dataset.steps_per_epoch(recipe.batch_size)
-    images, labels = dataset.arrays("test", FLAGS.validation_images)
+    images, labels = dataset.arrays("validation")
     keras.utils.set_random_seed(FLAGS.seed)
     model = getattr(models, FLAGS.model)(
         drop_connect=drop_connect,
@@ -119,19 +136,26 @@ def main(argv: Sequence[str]) -> None:
         "options": options,
         "scope": FLAGS.scope,
         "drop_connect": drop_connect.get_config(),
+        "fresh_chips": FLAGS.fresh_chips,
         "fault_model": spec(fault_model),
         "fault_rate": fault_model.rate,
         "validation_chips": FLAGS.validation_chips,
-        "data": dataset.name,
+        "data": {
+            "source": FLAGS.data,
+            "fingerprint": whole.fingerprint,
+            "mean": whole.mean,
+            "std": whole.std,
+        },
         "train_images": len(dataset.train_labels),
+        "validation_images": len(labels),
         "recipe": dataclasses.asdict(recipe),
         "seed": FLAGS.seed,
         "backend": keras.backend.backend(),
     }
-    with written_whole(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
+    report.write_json(folder / "config.json", config, indent=2)
     callbacks: list[keras.callbacks.Callback] = [
-        ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed)
+        *fresh_chips,
+        ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed),
     ]
     if keras.backend.backend() == "tensorflow":
         callbacks.append(keras.callbacks.TensorBoard(folder / "logs", write_graph=False))
@@ -153,7 +177,7 @@ def main(argv: Sequence[str]) -> None:
     if result.history:
         accuracy = result.history[-1]["val_chip_accuracy"]
         print(
-            f"Accuracy on {FLAGS.validation_chips} chip(s), {cli.faults_label(fault_model)}: "
+            f"Accuracy on {FLAGS.validation_chips} chip(s), {fault_flags.label(fault_model)}: "
             f"{accuracy:.2%}.",
             end=" ",
         )
@@ -168,6 +192,36 @@ def _check_same_chips(config: pathlib.Path, fault_model: str) -> None:
             f"--resume: the chips of '{config.parent}' are of --fault_model={held}, and one curve "
             f"must not mix two. Received: {fault_model} (give the flags of that run)"
         )
+
+
+def _noise() -> Any:
+    """Returns the noise of --noise, or None."""
+    from keras_rram import NoiseInjection, WeightNoise
+
+    if FLAGS.noise is None:
+        return None
+    try:
+        return WeightNoise(float(FLAGS.noise))
+    except ValueError:
+        pass
+    try:
+        return NoiseInjection(FLAGS.noise)
+    except ValueError as error:
+        raise ValueError(f"--noise='{FLAGS.noise}': {error}") from None
+
+
+def _fresh_chips() -> list[Any]:
+    """Returns the callback of --fresh_chips, or none."""
+    from keras_rram.training import FreshChips
+
+    if FLAGS.fresh_chips is None:
+        if FLAGS["fresh_every"].present:
+            raise ValueError("--fresh_every goes with --fresh_chips.")
+        return []
+    try:
+        return [FreshChips(FLAGS.fresh_chips, FLAGS.fresh_every, FLAGS.seed)]
+    except ValueError as error:
+        raise ValueError(f"--fresh_chips='{FLAGS.fresh_chips}': {error}") from None
 
 
 def _recipe() -> Any:
@@ -209,14 +263,11 @@ def _model_options() -> dict[str, Any]:
     return options
 
 
-def _write_history(folder: pathlib.Path, history: Sequence[Mapping[str, float]]) -> None:
-    from keras_rram.files import written_whole
+def _write_history(folder: pathlib.Path, history: Sequence[Any]) -> None:
     from keras_rram.plots import populations as plots
 
-    with written_whole(folder / "history.csv") as temporary, temporary.open("w") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
+    rows = report.table(history)
+    report.write(folder / "history.csv", rows.to_csv(index=False, lineterminator="\n"))
     plots.training_curves(history, folder / "history.png")
 
 

@@ -23,6 +23,7 @@ from keras_rram.layers import faulty_layers
 STREAMS = ("evaluation", "training", "validation", "calibration")
 """What chips are drawn for: those of two streams share no randomness, whatever their seeds."""
 
+_FORMAT = 2
 _IDENTITY = "__chip__"
 _IDENTITY_LIMIT = 1 << 32  # one word of a generator's key each
 
@@ -164,8 +165,8 @@ class Chip:
         if pathlib.Path(path).suffix != ".npz":
             raise ValueError(f"A chip is saved as an `.npz` file. Received: path='{path}'")
         identity = {
-            "format": 1,
-            "fault_model": None if self.fault_model is None else faults.serialize(self.fault_model),
+            "format": _FORMAT,
+            "fault_model": None if self.fault_model is None else faults.spec(self.fault_model),
             "seed": self.seed,
             "index": self.index,
             "stream": self.stream,
@@ -206,22 +207,12 @@ class Chip:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"'{path}' is not an `.npz` file of arrays: {error}") from error
-        try:
-            identity = json.loads(str(arrays.pop(_IDENTITY))) if _IDENTITY in arrays else None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"'{path}' has a damaged chip identity: {error}") from error
-        measured = parse_map(arrays, path, is_map=identity is None)
-        if identity is None:
+        described = arrays.pop(_IDENTITY, None)
+        measured = parse_map(arrays, path, is_map=described is None)
+        if described is None:
             chip = cls(measured=measured)
         else:
-            described = identity["fault_model"]
-            chip = cls(
-                None if described is None else faults.deserialize(described),
-                seed=identity["seed"],
-                index=identity["index"],
-                measured=measured or None,
-                stream=identity["stream"],
-            )
+            chip = cls(measured=measured or None, **_parse_identity(str(described), path))
         if model is not None:
             chip.faults(model)
         return chip
@@ -329,6 +320,17 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
             "Convert it with `to_drop_connect(model, rate)`; rate 0 is enough for evaluation."
         )
     return kernels
+
+
+def _parse_identity(described: str, path: Any) -> dict[str, Any]:
+    try:
+        identity = json.loads(described)
+        if identity.pop("format") != _FORMAT:
+            raise ValueError(f"expected format {_FORMAT}, save the chip anew")
+        text = identity.pop("fault_model")
+        return {"fault_model": None if text is None else faults.parse(text), **identity}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{path}' has a damaged chip identity: {error}") from error
 
 
 def _snapshot(model: keras.Model, attribute: str) -> dict[str, np.ndarray]:

@@ -3,13 +3,14 @@
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from keras_rram.data.augmentation import CropFlip
 
+SPLITS = ("train", "validation", "test")
 # Subsets are drawn with a fixed generator: every user gets the same images.
 _SUBSET_SEED = 0
 
@@ -36,13 +37,18 @@ class Dataset:
         test_images: like `train_images`.
         test_labels: like `train_labels`.
         augmentation: what `batches` does to training images, or None.
+        validation_images: like `train_images`; none, until `split` sets some aside.
+        validation_labels: like `train_labels`.
 
     Example:
 
     ```python
-    dataset = keras_rram.data.sources.load("digits")
+    dataset = keras_rram.data.sources.load("digits").split(0.1)
     model.fit(
-        dataset.batches(64, seed=0), steps_per_epoch=dataset.steps_per_epoch(64), epochs=2
+        dataset.batches(64, seed=0),
+        steps_per_epoch=dataset.steps_per_epoch(64),
+        epochs=2,
+        validation_data=dataset.arrays("validation"),
     )
     model.evaluate(*dataset.arrays("test"))
     ```
@@ -57,13 +63,16 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     augmentation: CropFlip | None = None
+    validation_images: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    validation_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
         """Makes the arrays read-only: they are shared by everyone who loads the dataset."""
-        for name in ("train_images", "train_labels", "test_images", "test_labels"):
-            view = getattr(self, name).view()
-            view.setflags(write=False)
-            object.__setattr__(self, name, view)
+        for split in SPLITS:
+            for name in (f"{split}_images", f"{split}_labels"):
+                view = getattr(self, name).view()
+                view.setflags(write=False)
+                object.__setattr__(self, name, view)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -77,7 +86,10 @@ class Dataset:
         digest = hashlib.sha256(
             repr((self.classes, self.mean, self.std, self.augmentation)).encode()
         )
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+        arrays = [self.train_images, self.train_labels, self.test_images, self.test_labels]
+        if len(self.validation_labels):
+            arrays += [self.validation_images, self.validation_labels]
+        for array in arrays:
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
@@ -98,7 +110,7 @@ class Dataset:
         """Returns one split, normalized, for `evaluate` or `predict`.
 
         Args:
-            split: "train" or "test".
+            split: "train", "validation" (see `split`) or "test".
             limit: take only this many images. The subset is fixed and stratified (each class
                 keeps its share), and a smaller one is part of a larger one.
 
@@ -106,12 +118,44 @@ class Dataset:
             float32 images of shape `(n, height, width, channels)`, int64 labels of shape `(n,)`.
 
         Raises:
-            ValueError: if `split` is unknown, or if the split has fewer than `limit` images.
+            ValueError: if `split` is unknown or empty, or has fewer than `limit` images.
         """
-        if split not in ("train", "test"):
-            raise ValueError(f"`split` must be 'train' or 'test'. Received: split={split!r}")
+        if split not in SPLITS:
+            raise ValueError(f"`split` must be one of {SPLITS}. Received: split={split!r}")
         images, labels = self._uint8_arrays(split, limit)
         return self.normalize(images), labels
+
+    def split(self, validation: float | int) -> "Dataset":
+        """Returns the dataset with some of its training images set aside for validation.
+
+        Whatever is chosen or followed in training is to look at these: test images are for final
+        numbers. The images are always the same ones, and stratified.
+
+        Args:
+            validation: share of the training images in (0, 1), or how many, at least 1.
+
+        Raises:
+            ValueError: if no training image would be left, or if some are set aside already.
+        """
+        count = len(self.train_labels)
+        if isinstance(validation, float) and 0 < validation < 1:
+            validation = max(1, round(count * validation))
+        held = _check_integer(validation, "validation", 1)
+        if held >= count or len(self.validation_labels):
+            raise ValueError(
+                f"`validation` must leave some of the {count} training images, once. Received: "
+                f"validation={held}, with {len(self.validation_labels)} set aside before"
+            )
+        # The end of the order: `subset(train=n)` and `arrays("train", n)` take its beginning.
+        order = _stratified_order(self.train_labels)
+        kept, aside = np.sort(order[:-held]), np.sort(order[-held:])
+        return replace(
+            self,
+            train_images=self.train_images[kept],
+            train_labels=self.train_labels[kept],
+            validation_images=self.train_images[aside],
+            validation_labels=self.train_labels[aside],
+        )
 
     def indices(self, split: str, limit: int | None = None) -> np.ndarray:
         """Returns which images of a split `arrays(split, limit)` takes, in their order."""
@@ -132,6 +176,10 @@ class Dataset:
 
     def _uint8_arrays(self, split: str, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
         images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+        if not len(labels):
+            raise ValueError(
+                f"'{self.name}' has no {split} images (`Dataset.split` sets some aside)"
+            )
         if limit is None:
             return images, labels
         limit = _check_integer(limit, "limit", 1)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_rram.evaluation.fingerprint import text_at_rate, text_without_rate
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import (
     VarianceComponent,
@@ -19,7 +18,6 @@ from keras_rram.evaluation.statistics.intervals import (
     Interval,
 )
 from keras_rram.evaluation.statistics.two_way import two_way_interval
-from keras_rram.faults import FaultModel
 
 
 @dataclass(frozen=True)
@@ -116,45 +114,6 @@ def matched(
             f"{missing} too (evaluate both models at the same rates)"
         )
     return [(result, by_rate[result.rate]) for result in results]
-
-
-def check_same_chips(
-    run: Sequence[PopulationResult],
-    fault_model: FaultModel,
-    rates: Sequence[float] | None,
-    indices: Sequence[int],
-    seed: int,
-    data: str,
-) -> None:
-    """Raises ValueError unless a run has the chips and images that another model will be given.
-
-    Args:
-        run: its results, one for each fault rate.
-        fault_model: what the chips will be drawn from.
-        rates: the fault rates; None for the fault model's own.
-        indices: indices of the chips.
-        seed: seed of the population.
-        data: fingerprint of the test images and labels.
-    """
-    text = text_without_rate(fault_model)
-    wanted = {
-        rate: text_at_rate(text, rate)
-        for rate in ([float(fault_model.rate)] if rates is None else rates)
-    }
-    by_rate = {result.rate: result for result in run}
-    shared = [rate for rate in wanted if rate in by_rate]
-    for name, mine, theirs in (
-        ("seed", seed, run[0].seed),
-        ("test images", data, run[0].data),
-        *((f"fault rate {rate}", True, rate in by_rate) for rate in wanted),
-        *(("fault model", wanted[rate], by_rate[rate].fault_model) for rate in shared),
-        *((f"chips at {rate}", tuple(indices), by_rate[rate].indices) for rate in shared),
-    ):
-        if mine != theirs:
-            raise ValueError(
-                f"the run is not of the same chips and images: it differs in {name}. Evaluate both "
-                "with the same flags."
-            )
 
 
 def _same_chips(a: PopulationResult, b: PopulationResult, names: tuple[str, ...]) -> None:

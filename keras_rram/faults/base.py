@@ -1,8 +1,7 @@
 """The fault of one kernel, and the protocol of the models that draw it."""
 
 import dataclasses
-import importlib
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,9 +13,10 @@ class Fault:
     Faults are equal if their arrays and scales are.
 
     Attributes:
-        mask: float32 array of the kernel's shape; 1 where a weight is healthy, 0 where it is lost.
-        offset: float32 array of the kernel's shape, the value of a weight stuck elsewhere than at
-            zero; None where a fault model has none.
+        mask: float32 array, or tensor, of the kernel's shape; 1 where a weight is healthy, 0 where
+            it is lost.
+        offset: likewise, the value of a weight stuck elsewhere than at zero; None where a fault
+            model has none.
         scale: factor on the weights that are not stuck, which a chip sets where a layer rescales;
             fault models leave it at 1.
     """
@@ -37,12 +37,11 @@ class Fault:
         """Returns whether both do the same to every weight."""
         if not isinstance(other, Fault):
             return NotImplemented
-        same = self.scale == other.scale and np.array_equal(self.mask, other.mask)
-        return same and (
-            other.offset is None
-            if self.offset is None
-            else other.offset is not None and np.array_equal(self.offset, other.offset)
-        )
+        if self.scale != other.scale or not np.array_equal(self.mask, other.mask):
+            return False
+        if self.offset is None or other.offset is None:
+            return self.offset is other.offset
+        return np.array_equal(self.offset, other.offset)
 
     def __hash__(self) -> int:
         """Returns a hash that agrees with `==`."""
@@ -93,47 +92,3 @@ class FaultModel(Protocol):
     ) -> Fault:
         """Draws the fault of a kernel of `shape`, using nothing but `rng`'s randomness."""
         ...
-
-
-def serialize(model: FaultModel) -> dict[str, Any]:
-    """Returns a fault model as plain values: its class and its fields."""
-    if not dataclasses.is_dataclass(model) or isinstance(model, type):
-        raise TypeError(f"Expected a fault model that is a dataclass. Received: {model!r}")
-    return {
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
-        "config": {
-            field.name: _plain(getattr(model, field.name)) for field in dataclasses.fields(model)
-        },
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Returns a field's value as plain values; fault models may hold mappings and fault models."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    is_model = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return serialize(value) if is_model else value  # type: ignore[arg-type]
-
-
-def deserialize(config: dict[str, Any]) -> FaultModel:
-    """Returns the fault model that `serialize` described.
-
-    Raises:
-        ValueError: if the description names no fault model.
-    """
-    module_name, _, class_name = str(config.get("class", "")).rpartition(".")
-    # Only this package's own models: a chip file must not run code of its choice.
-    if not module_name.startswith("keras_rram.faults"):
-        raise ValueError(f"Expected a fault model of `keras_rram.faults`. Received: {config!r}")
-    try:
-        values = {name: _restored(value) for name, value in config["config"].items()}
-        return getattr(importlib.import_module(module_name), class_name)(**values)
-    except (ImportError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"Not a fault model of this version: {config!r} ({error})") from error
-
-
-def _restored(value: Any) -> Any:
-    """Returns what `_plain` was given; all sequences are tuples, as in frozen dataclasses."""
-    if isinstance(value, list):
-        return tuple(_restored(item) for item in value)
-    return deserialize(value) if isinstance(value, dict) and "class" in value else value

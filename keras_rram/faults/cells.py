@@ -10,16 +10,16 @@ import numpy as np
 
 from keras_rram.faults.base import Fault
 from keras_rram.faults.mapping import (
+    CellMapping,
     CentredPair,
     DifferentialPair,
-    Mapping,
     ReferenceColumn,
     check_number,
 )
 from keras_rram.faults.rates import at_rate
 from keras_rram.faults.slices import BitSlices
 
-MAPPINGS: dict[str, Mapping] = {
+MAPPINGS: dict[str, CellMapping] = {
     "differential_pair": DifferentialPair(),
     "centred_pair": CentredPair(),
     "reference_column": ReferenceColumn(),
@@ -30,7 +30,7 @@ MAPPINGS: dict[str, Mapping] = {
 _PUBLISHED = (0.0904, 0.0175)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class CellFault:
     """What a chip does to the cells of one kernel: `G * gain + offset`, whatever is programmed.
 
@@ -38,8 +38,8 @@ class CellFault:
     say after retraining has changed the sign of a weight.
 
     Attributes:
-        gain: float32 array `(cells_per_weight, *kernel.shape)`; 1 for a healthy cell, 0 for a stuck
-            one.
+        gain: float32 array, or tensor, `(cells_per_weight, *kernel.shape)`; 1 for a healthy cell, 0
+            for a stuck one.
         offset: likewise, in siemens: the conductance of a stuck cell; None for zeros.
 
     Example:
@@ -53,13 +53,15 @@ class CellFault:
     gain: np.ndarray
     offset: np.ndarray | None = None
 
-    def on(self, kernel: np.ndarray, mapping: Mapping, shape: Sequence[int] | None = None) -> Fault:
+    def on(
+        self, kernel: np.ndarray, mapping: CellMapping, shape: Sequence[int] | None = None
+    ) -> Fault:
         """Returns the fault of a kernel that is programmed into these cells.
 
         Args:
             kernel: the weights.
             mapping: how they become conductances.
-            shape: the kernel's shape as a `KernelShape`, see `Mapping.scale`.
+            shape: the kernel's shape as a `KernelShape`, see `CellMapping.scale`.
         """
         return mapping.fault(kernel, self.gain, self.offset, shape)
 
@@ -85,7 +87,7 @@ class CellModel:
         mapping: how weights become conductances; or its name in `MAPPINGS`.
     """
 
-    mapping: Mapping = dataclasses.field(default=MAPPINGS["differential_pair"], kw_only=True)
+    mapping: CellMapping = dataclasses.field(default=MAPPINGS["differential_pair"], kw_only=True)
 
     needs_kernel = True
 
@@ -93,9 +95,9 @@ class CellModel:
         """Checks the mapping."""
         given: Any = self.mapping
         found = MAPPINGS.get(given) if isinstance(given, str) else given
-        if not isinstance(found, Mapping):
+        if not isinstance(found, CellMapping):
             raise ValueError(
-                f"`mapping` must be a `Mapping` or one of {sorted(MAPPINGS)}. "
+                f"`mapping` must be a `CellMapping` or one of {sorted(MAPPINGS)}. "
                 f"Received: mapping={given!r}"
             )
         object.__setattr__(self, "mapping", found)
@@ -306,7 +308,7 @@ class SameCells:
         object.__setattr__(self, "models", models)
 
     @property
-    def mapping(self) -> Mapping:
+    def mapping(self) -> CellMapping:
         """The mapping of all models."""
         return self.models[0].mapping
 

@@ -1,12 +1,14 @@
 """Several fault models on one chip."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from keras_rram.faults.base import Fault, FaultModel, deserialize
+from keras_rram.faults.base import Fault, FaultModel
 from keras_rram.faults.rates import at_rate
 
 _WORDS = 4
@@ -17,13 +19,13 @@ class Composed:
     """What several fault models do to one kernel, one after the other.
 
     `effective = (kernel * mask_1 + offset_1) * mask_2 + offset_2` and so on, in the order of
-    `models`: a weight that a later model sticks stays stuck. Say cells that are stuck, then the
-    variation of conductances, then lost columns. Each model has a generator of its own, seeded by
-    the kernel's in the same order: what one draws does not depend on the parameters of the others,
-    and a chip's faults at a higher rate contain those at a lower one where each model's do.
+    `models`, and a weight that is stuck stays stuck, see `in_turn`. Say weights that are lost, then
+    the variation of conductances, then lost columns. Each model has a generator of its own, seeded
+    by the kernel's in the same order: what one draws does not depend on the parameters of the
+    others, and a chip's faults at a higher rate contain those at a lower one where each model's do.
 
     Models that need the kernel all see it as trained, since trained weights set a chip's
-    conductance scale.
+    conductance scale. Each has cells of its own: models of the same cells are `SameCells`.
 
     Attributes:
         models: two fault models or more.
@@ -39,19 +41,18 @@ class Composed:
     models: tuple[FaultModel, ...]
 
     def __post_init__(self) -> None:
-        """Takes the models as they are or as plain values, and checks them."""
+        """Checks the models."""
         given: Any = self.models
         if not isinstance(given, list | tuple) or len(given) < 2:
             raise ValueError(
                 f"`models` must be a tuple of two fault models or more. Received: models={given!r}"
             )
-        models = tuple(deserialize(one) if isinstance(one, dict) else one for one in given)
-        for model in models:
+        for model in given:
             if not isinstance(model, FaultModel) or isinstance(model, type):
                 raise TypeError(f"`models` must be fault models. Received: {model!r}")
         # One level, so that a composition has one description.
         flat = [
-            part for one in models for part in (one.models if isinstance(one, Composed) else [one])
+            part for one in given for part in (one.models if isinstance(one, Composed) else [one])
         ]
         object.__setattr__(self, "models", tuple(flat))
 
@@ -94,13 +95,35 @@ class Composed:
         self, shape: tuple[int, ...], rng: np.random.Generator, kernel: np.ndarray | None = None
     ) -> Fault:
         """Draws each model's fault in order and joins them."""
-        mask, offset = np.ones(shape, np.float32), None
-        for model in self.models:
-            words = rng.integers(1 << 32, size=_WORDS, dtype=np.uint32).tolist()
-            fault = model.sample(shape, np.random.default_rng(words), kernel)
-            mask = mask * fault.mask
-            if offset is not None:
-                offset = offset * fault.mask
-            if fault.offset is not None:
-                offset = fault.offset if offset is None else offset + fault.offset
-        return Fault(mask, offset)
+        words = [rng.integers(1 << 32, size=_WORDS, dtype=np.uint32).tolist() for _ in self.models]
+        return in_turn(
+            model.sample(shape, np.random.default_rng(seed), kernel)
+            for model, seed in zip(self.models, words, strict=True)
+        )
+
+
+def in_turn(faults: Iterable[Fault], xp: Any = np) -> Fault:
+    """Returns several faults of one kernel as one, the first one first.
+
+    A weight whose mask is 0 is stuck: what it holds no longer depends on what was trained, and a
+    fault that comes later leaves it alone, unless it sticks it elsewhere. So a weight that reads as
+    zero has no cells that vary. All other weights become `(kernel * mask_1 + offset_1) * mask_2 +
+    offset_2`, and so on.
+
+    Args:
+        faults: at least one.
+        xp: `numpy`, or `keras.ops` for faults of tensors.
+    """
+    return functools.reduce(functools.partial(_then, xp), faults)
+
+
+def _then(xp: Any, first: Fault, later: Fault) -> Fault:
+    mask = first.mask * later.mask
+    if first.offset is None and later.offset is None:
+        return Fault(mask)
+    before = xp.zeros_like(mask) if first.offset is None else first.offset
+    moved = before * later.mask
+    if later.offset is not None:
+        moved = moved + later.offset
+    is_moved = xp.logical_or(xp.not_equal(first.mask, 0), xp.equal(later.mask, 0))
+    return Fault(mask, xp.where(is_moved, moved, before))

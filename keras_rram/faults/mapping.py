@@ -11,6 +11,9 @@ in [0, 1], its place between `g_min` and `g_max`: `G = g_min + level * (g_max - 
 
 `keras_rram.faults.slices.BitSlices` holds int8 weights in cells of a few bits each.
 
+The formulas of the first three are written once for NumPy arrays and for tensors: `xp` is `numpy`
+or `keras.ops`.
+
 The mappings are those of [Xiao et al., 2021](https://arxiv.org/abs/2109.01262), "On the accuracy of
 analog neural network inference accelerators".
 """
@@ -28,7 +31,7 @@ SCALINGS = ("tensor", "channel")
 
 
 @dataclasses.dataclass(frozen=True)
-class Mapping:
+class CellMapping:
     """Base of the mappings of weights onto cells.
 
     The defaults are of the order of oxide RRAM: 10 kOhm when on, 1 MOhm when off.
@@ -107,7 +110,11 @@ class Mapping:
         """
         kernel = np.asarray(kernel, np.float32)
         scale = self.scale(kernel) if scale is None else np.asarray(scale)
-        return self.g_min + self._levels(kernel, scale) * self.span
+        return self.programmed(kernel, scale.astype(np.float64))
+
+    def programmed(self, kernel: Any, scale: Any, xp: Any = np) -> Any:
+        """Returns `conductances` of arrays or tensors, see the module for `xp`."""
+        return self.g_min + self._levels(kernel, scale, xp) * self.span
 
     def weights(self, conductances: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Returns the weights that cells stand for: the inverse of `conductances`.
@@ -153,27 +160,24 @@ class Mapping:
                     f"`{name}` must have the shape (cells_per_weight, *kernel.shape), {expected}. "
                     f"Received: {name}.shape={array.shape}"
                 )
-        return self._fault(kernel, gain, offset, self.scale(kernel, shape))
+        return self.held(kernel, gain, offset, self.scale(kernel, shape))
 
     def quantize(self, kernel: np.ndarray, shape: Sequence[int] | None = None) -> np.ndarray:
         """Returns the weights that the cells can hold; here, where cells are analog, all."""
         del shape
         return np.asarray(kernel, np.float32)
 
-    def _levels(self, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def held(self, kernel: Any, gain: Any, offset: Any, scale: Any, xp: Any = np) -> Fault:
+        """Returns `fault` at a scale, of arrays or tensors, see the module for `xp`."""
+        raise NotImplementedError
+
+    def _levels(self, kernel: Any, scale: Any, xp: Any = np) -> Any:
         raise NotImplementedError
 
     def _weights(self, levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def _fault(
-        self, kernel: np.ndarray, gain: np.ndarray, offset: np.ndarray | None, scale: np.ndarray
-    ) -> Fault:
-        raise NotImplementedError
-
-    def _deviation(
-        self, gain: np.ndarray, offset: np.ndarray | None, conductance: float
-    ) -> np.ndarray:
+    def _deviation(self, gain: Any, offset: Any, conductance: float) -> Any:
         """Returns how far cells are from the conductance that they should have, in siemens."""
         deviation = gain - np.float32(1)
         deviation *= np.float32(conductance)
@@ -183,7 +187,7 @@ class Mapping:
 
 
 @dataclasses.dataclass(frozen=True)
-class DifferentialPair(Mapping):
+class DifferentialPair(CellMapping):
     """Two cells for a weight, of which one is off: `w = s * (G+ - G-) / (g_max - g_min)`.
 
     A positive weight is in `G+`, a negative one in `G-`; the other cell is at `g_min`. It is the
@@ -206,17 +210,16 @@ class DifferentialPair(Mapping):
 
     cells_per_weight: ClassVar[int] = 2
 
-    def _levels(self, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        part = _normalized(kernel, scale)
-        return np.stack([np.maximum(part, 0), np.maximum(-part, 0)])
+    def _levels(self, kernel: Any, scale: Any, xp: Any = np) -> Any:
+        part = _normalized(kernel, scale, xp)
+        return xp.stack([xp.maximum(part, 0), xp.maximum(-part, 0)])
 
     def _weights(self, levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return (levels[0] - levels[1]) * scale
 
-    def _fault(
-        self, kernel: np.ndarray, gain: np.ndarray, offset: np.ndarray | None, scale: np.ndarray
-    ) -> Fault:
-        mask = np.where(kernel >= 0, gain[0], gain[1])
+    def held(self, kernel: Any, gain: Any, offset: Any, scale: Any, xp: Any = np) -> Fault:
+        """Returns what both cells of each weight make of it."""
+        mask = xp.where(kernel >= 0, gain[0], gain[1])
         deviation = self._deviation(gain, offset, self.g_min)
         moved = deviation[0] - deviation[1]
         moved *= scale / np.float32(self.span)
@@ -224,7 +227,7 @@ class DifferentialPair(Mapping):
 
 
 @dataclasses.dataclass(frozen=True)
-class CentredPair(Mapping):
+class CentredPair(CellMapping):
     """Two cells for a weight, both moved: `G+- = (g_min + g_max) / 2 +- x (g_max - g_min) / 2`.
 
     The balanced pair: a stuck cell costs half of the weight, and `w = 0` needs two cells at the
@@ -234,16 +237,15 @@ class CentredPair(Mapping):
 
     cells_per_weight: ClassVar[int] = 2
 
-    def _levels(self, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        part = _normalized(kernel, scale)
-        return np.stack([(1 + part) / 2, (1 - part) / 2])
+    def _levels(self, kernel: Any, scale: Any, xp: Any = np) -> Any:
+        part = _normalized(kernel, scale, xp)
+        return xp.stack([(1 + part) / 2, (1 - part) / 2])
 
     def _weights(self, levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return (levels[0] - levels[1]) * scale
 
-    def _fault(
-        self, kernel: np.ndarray, gain: np.ndarray, offset: np.ndarray | None, scale: np.ndarray
-    ) -> Fault:
+    def held(self, kernel: Any, gain: Any, offset: Any, scale: Any, xp: Any = np) -> Fault:
+        """Returns what both cells of each weight make of it."""
         mask = (gain[0] + gain[1]) * np.float32(0.5)
         deviation = self._deviation(gain, offset, (self.g_min + self.g_max) / 2)
         moved = deviation[0] - deviation[1]
@@ -252,7 +254,7 @@ class CentredPair(Mapping):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReferenceColumn(Mapping):
+class ReferenceColumn(CellMapping):
     """One cell for a weight, and a reference column at the middle that is subtracted.
 
     `w = s * (G - G_ref) / ((g_max - g_min) / 2)` with `G_ref = (g_min + g_max) / 2`. Cells stuck
@@ -262,18 +264,17 @@ class ReferenceColumn(Mapping):
 
     cells_per_weight: ClassVar[int] = 1
 
-    def _levels(self, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        return (1 + _normalized(kernel, scale)[None]) / 2
+    def _levels(self, kernel: Any, scale: Any, xp: Any = np) -> Any:
+        return (1 + _normalized(kernel, scale, xp)[None]) / 2
 
     def _weights(self, levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return (2 * levels[0] - 1) * scale
 
-    def _fault(
-        self, kernel: np.ndarray, gain: np.ndarray, offset: np.ndarray | None, scale: np.ndarray
-    ) -> Fault:
+    def held(self, kernel: Any, gain: Any, offset: Any, scale: Any, xp: Any = np) -> Fault:
+        """Returns what the cell of each weight makes of it."""
         moved = self._deviation(gain, offset, (self.g_min + self.g_max) / 2)[0]
         moved *= scale * np.float32(2 / self.span)
-        return Fault(gain[0].astype(np.float32), moved)
+        return Fault(gain[0], moved)
 
 
 def check_number(name: str, value: Any, what: str) -> None:
@@ -282,10 +283,9 @@ def check_number(name: str, value: Any, what: str) -> None:
         raise TypeError(f"`{name}` must be {what}, a number. Received: {name}={value!r}")
 
 
-def _normalized(kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Returns weights in units of their scale, float64, in [-1, 1]; 0 where the scale is 0."""
-    scale = np.asarray(scale, np.float64)
-    return np.clip(kernel / np.where(scale == 0, 1.0, scale), -1.0, 1.0)
+def _normalized(kernel: Any, scale: Any, xp: Any) -> Any:
+    """Returns weights in units of their scale, in [-1, 1]; 0 where the scale is 0."""
+    return xp.clip(kernel / xp.where(scale == 0, 1.0, scale), -1.0, 1.0)
 
 
 def _merged(scale: np.ndarray, crossbar: Crossbar) -> np.ndarray:

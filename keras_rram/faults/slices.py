@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_rram.faults.base import Fault
-from keras_rram.faults.mapping import Mapping
+from keras_rram.faults.mapping import CellMapping
 
 ENCODINGS = ("differential", "offset_binary")
 _LIMIT = 127
@@ -15,7 +15,7 @@ _OFFSET = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class BitSlices(Mapping):
+class BitSlices(CellMapping):
     """Int8 weights as digits to the base `2 ** bits`, one digit in a cell.
 
     The integer is `q = round(127 * w / s)`, symmetric as TFLite's int8 weights are. Digit `k` has
@@ -38,8 +38,8 @@ class BitSlices(Mapping):
     Attributes:
         bits: bits of a cell, 1 to 4.
         encoding: one of `ENCODINGS`.
-        g_min: see `Mapping`, likewise `g_max` and `scaling`. With "channel" the grid is that of an
-            int8 TFLite file without batch normalization behind the layer.
+        g_min: see `CellMapping`, likewise `g_max` and `scaling`. With "channel" the grid is that of
+            an int8 TFLite file without batch normalization behind the layer.
     """
 
     bits: int = 2
@@ -90,7 +90,7 @@ class BitSlices(Mapping):
         scale = self.scale(kernel, shape)
         return _held(_integers(kernel, scale), scale)
 
-    def _levels(self, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def _levels(self, kernel: Any, scale: Any, xp: Any = np) -> Any:
         return self._digits(_integers(kernel, scale)) / self._top
 
     def _digits(self, integers: np.ndarray) -> np.ndarray:
@@ -106,9 +106,8 @@ class BitSlices(Mapping):
         total = np.tensordot(np.array(self.significances, np.float64) * self._top, levels, 1)
         return (total if self._is_pair else total - _OFFSET) * (scale / _LIMIT)
 
-    def _fault(
-        self, kernel: np.ndarray, gain: np.ndarray, offset: np.ndarray | None, scale: np.ndarray
-    ) -> Fault:
+    def held(self, kernel: Any, gain: Any, offset: Any, scale: Any, xp: Any = np) -> Fault:
+        """Returns what the cells of each weight make of it; digits are no tensors."""
         integers = _integers(kernel, scale)
         digits = self._digits(integers)
         moved = np.zeros(kernel.shape)

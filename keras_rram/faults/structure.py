@@ -10,7 +10,7 @@ from scipy.special import betaincinv
 from keras_rram.faults.base import Fault
 from keras_rram.faults.cells import MAPPINGS, CellFault, needed
 from keras_rram.faults.crossbar import TILE, Crossbar, KernelShape, checked_tile
-from keras_rram.faults.mapping import Mapping
+from keras_rram.faults.mapping import CellMapping
 
 _STUCK = ("off", "on", "open")
 
@@ -42,7 +42,7 @@ class StructuredFaults:
 
     rate: float
     tile: tuple[int, int] = dataclasses.field(default=TILE, kw_only=True)
-    mapping: Mapping | None = dataclasses.field(default=None, kw_only=True)
+    mapping: CellMapping | None = dataclasses.field(default=None, kw_only=True)
     stuck: str = dataclasses.field(default="off", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -54,9 +54,9 @@ class StructuredFaults:
         object.__setattr__(self, "tile", checked_tile(self.tile))
         given: Any = self.mapping
         mapping = MAPPINGS.get(given) if isinstance(given, str) else given
-        if not isinstance(mapping, Mapping) and given is not None:
+        if not isinstance(mapping, CellMapping) and given is not None:
             raise ValueError(
-                f"`mapping` must be a `Mapping`, one of {sorted(MAPPINGS)}, or None. "
+                f"`mapping` must be a `CellMapping`, one of {sorted(MAPPINGS)}, or None. "
                 f"Received: mapping={given!r}"
             )
         object.__setattr__(self, "mapping", mapping)

@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_rram import faults
+from keras_rram.faults import CellMapping
 from keras_rram.faults.cells import MAPPINGS as CELL_MAPPINGS
 from keras_rram.faults.crossbar import TILE, checked_tile
 from keras_rram.hardware.tile_placement import cells_of, crossbars_of
 
-MAPPINGS: dict[str, faults.Mapping | None] = {"single_cell": None, **CELL_MAPPINGS}
+MAPPINGS: dict[str, CellMapping | None] = {"single_cell": None, **CELL_MAPPINGS}
 """Name -> mapping, for `hardware_cost` and `summary_table`."""
 
 
@@ -111,7 +111,7 @@ def hardware_cost(
 
     Args:
         model: a built model with Drop-Connect layers.
-        mapping: how weights become conductances of cells: a key of `MAPPINGS`, or a `Mapping`.
+        mapping: how weights become conductances of cells: a key of `MAPPINGS`, or a `CellMapping`.
         tile: rows (word lines) and columns (bit lines) of a tile.
 
     Raises:
@@ -166,7 +166,7 @@ def _resolve(mapping: Any) -> tuple[str, int, int]:
         return type(mapping).__name__, *cells_of(mapping)
     if mapping not in MAPPINGS:
         raise ValueError(
-            f"`mapping` must be one of {sorted(MAPPINGS)}, or a `Mapping`. "
+            f"`mapping` must be one of {sorted(MAPPINGS)}, or a `CellMapping`. "
             f"Received: mapping={mapping!r}"
         )
     return mapping, *cells_of(MAPPINGS[mapping])

@@ -6,6 +6,9 @@ from typing import Any
 
 from keras import ops
 
+from keras_rram.faults.grammar import read_fields
+from keras_rram.faults.mapping import check_number
+
 Tensor = Any
 
 
@@ -43,6 +46,8 @@ class Analog:
                     f"`{name}` must be an integer from {low} to {high}"
                     f"{', or None' if name == 'adc_bits' else ''}. Received: {name}={value!r}"
                 )
+        check_number("read_noise", self.read_noise, "a share of the largest weight")
+        check_number("coverage", self.coverage, "a share of the partial sums")
         if not 0.0 <= self.read_noise < math.inf:
             raise ValueError(
                 f"`read_noise` must be >= 0 and finite. Received: read_noise={self.read_noise}"
@@ -67,27 +72,7 @@ class Analog:
         Analog.parse("adc_bits=6,read_noise=0.01") == Analog(adc_bits=6, read_noise=0.01)
         ```
         """
-        known = {field.name: field.default for field in dataclasses.fields(cls)}
-        grammar = ",".join(f"{name}={value}" for name, value in known.items())
-        values: dict[str, Any] = {}
-        for part in text.split(","):
-            name, _, value = (piece.strip() for piece in part.partition("="))
-            if name not in known or name in values:
-                raise ValueError(
-                    f"expected pairs as in {grammar!r}, each key once. Received: {part.strip()!r} "
-                    f"in {text!r}"
-                )
-            if name == "adc_bits" and value.lower() == "none":
-                values[name] = None
-                continue
-            try:
-                values[name] = int(value) if isinstance(known[name], int) else float(value)
-            except ValueError:
-                kind = "an integer" if isinstance(known[name], int) else "a number"
-                raise ValueError(
-                    f"expected {kind} for {name}. Received: {part.strip()!r} in {text!r}"
-                ) from None
-        return cls(**values)
+        return read_fields(cls, text, "Array")
 
 
 def convert(partial: Tensor, limit: Tensor, bits: int) -> Tensor:

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 
 from keras_rram.chips.unrolling import kernel_shape
-from keras_rram.faults import Mapping
+from keras_rram.faults import CellMapping
 from keras_rram.layers import faulty_layers
 
 
-def quantize_to_cells(model: keras.Model, mapping: Mapping) -> keras.Model:
+def quantize_to_cells(model: keras.Model, mapping: CellMapping) -> keras.Model:
     """Returns a model with each kernel on faulty hardware as the cells of a mapping hold it.
 
     Use it before faults of cells are sampled with a mapping that quantizes, as `BitSlices`: a
@@ -37,8 +37,10 @@ def quantize_to_cells(model: keras.Model, mapping: Mapping) -> keras.Model:
     ```
     """
     given: Any = mapping
-    if not isinstance(given, Mapping):
-        raise TypeError(f"`mapping` must be a `Mapping`, as `BitSlices(2)`. Received: {given!r}")
+    if not isinstance(given, CellMapping):
+        raise TypeError(
+            f"`mapping` must be a `CellMapping`, as `BitSlices(2)`. Received: {given!r}"
+        )
     if not faulty_layers(model):
         raise ValueError(
             f"Model '{model.name}' has no Drop-Connect layer, so no kernel on a chip. Convert it "

@@ -32,7 +32,7 @@ from matplotlib.image import imread, imsave
 
 from keras_rram.chips.chip import Chip
 from keras_rram.chips.unrolling import kernel_shape
-from keras_rram.faults import CellFault, Fault, Mapping
+from keras_rram.faults import CellFault, CellMapping, Fault
 from keras_rram.files import written_whole
 from keras_rram.hardware.tile_placement import TilePlacement, cells_of, crossbars_of
 from keras_rram.layers import faulty_layers
@@ -153,7 +153,7 @@ def chip_from_tiles(
     model: keras.Model,
     tiles: Sequence[np.ndarray],
     placement: TilePlacement,
-    mapping: Mapping | None = None,
+    mapping: CellMapping | None = None,
 ) -> Chip:
     """Returns the measured chip that tiles make of a model.
 
@@ -264,7 +264,7 @@ def _places(
     return found
 
 
-def _conductances(tile: np.ndarray, mapping: Mapping | None, number: int) -> np.ndarray:
+def _conductances(tile: np.ndarray, mapping: CellMapping | None, number: int) -> np.ndarray:
     """Returns what stuck cells are stuck at, NaN elsewhere."""
     if mapping is None and (
         tile.dtype.kind == "f" and (tile > 0).any() or (tile == STUCK_ON).any()

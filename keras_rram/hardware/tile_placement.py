@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_rram.chips.unrolling import kernel_shape
-from keras_rram.faults import BitSlices, Mapping, ReferenceColumn
+from keras_rram.faults import BitSlices, CellMapping, ReferenceColumn
 from keras_rram.faults.crossbar import TILE, Block, Crossbar, checked_tile
 from keras_rram.layers import faulty_layers
 
@@ -67,7 +67,7 @@ class TilePlacement:
 
 def place(
     model: keras.Model,
-    mapping: Mapping | None = None,
+    mapping: CellMapping | None = None,
     tile: tuple[int, int] | int = TILE,
     share: bool = False,
 ) -> TilePlacement:
@@ -131,7 +131,7 @@ def crossbars_of(model: keras.Model, cells: int) -> dict[str, Crossbar]:
     return found
 
 
-def cells_of(mapping: Mapping | None) -> tuple[int, int]:
+def cells_of(mapping: CellMapping | None) -> tuple[int, int]:
     """Returns a mapping's cells per weight and its reference columns per tile.
 
     One bit line of each tile is the reference of `ReferenceColumn` and of offset-binary
@@ -143,8 +143,8 @@ def cells_of(mapping: Mapping | None) -> tuple[int, int]:
     if mapping is None:
         return 1, 0
     given: Any = mapping
-    if not isinstance(given, Mapping):
-        raise TypeError(f"`mapping` must be a `Mapping` or None. Received: mapping={given!r}")
+    if not isinstance(given, CellMapping):
+        raise TypeError(f"`mapping` must be a `CellMapping` or None. Received: mapping={given!r}")
     is_offset = isinstance(mapping, BitSlices) and mapping.encoding == "offset_binary"
     return mapping.cells_per_weight, int(is_offset or isinstance(mapping, ReferenceColumn))
 

@@ -19,7 +19,7 @@ def resnet(
     depth: int = 20,
     replaced: Iterable[int] = (),
     drop_connect: float | DropConnect | None = None,
-    scope: str | Iterable[str] = "blocks",
+    scope: str | Iterable[str] | None = None,
     expansion: int = 6,
     shortcut: str = "A",
     width: int = 16,
@@ -45,7 +45,8 @@ def resnet(
         drop_connect: drop rate in `[0, 1)` or `DropConnect`; None for plain Keras layers.
         scope: roles that drop, if `drop_connect` is given: "blocks" (all kernels of the
             bottlenecks), "depthwise", "convolutions" (of the whole network), "all", or any set of
-            roles.
+            roles. None: "blocks" where convolutions are replaced, "conv" (all convolutions of
+            the basic blocks) where none is.
         expansion: expansion of the bottlenecks.
         shortcut: "A" (no parameters) or "projection", see `basic_block`.
         width: filters of the stem and of the first stage; the others have 2 and 4 times as many.
@@ -74,6 +75,8 @@ def resnet(
     check_positive(expansion=expansion, width=width, classes=classes)
     check_choice("shortcut", shortcut, SHORTCUTS)
     shape = check_input_shape(input_shape, 4, "two of its blocks halve the image")
+    if scope is None:
+        scope = "blocks" if numbers else "conv"
     factory = LayerFactory(drop_connect, scope)
 
     inputs = x = keras.Input(shape, name="image")

@@ -11,7 +11,7 @@ from keras_rram.models.resnet import resnet
 def resnet20(
     replaced: Iterable[int] = (),
     drop_connect: float | DropConnect | None = None,
-    scope: str | Iterable[str] = "blocks",
+    scope: str | Iterable[str] | None = None,
     expansion: int = 6,
     shortcut: str = "A",
     width: int = 16,
@@ -34,7 +34,8 @@ def resnet20(
         drop_connect: drop rate in `[0, 1)` or `DropConnect`; None for plain Keras layers.
         scope: roles that drop, if `drop_connect` is given: "blocks" (all kernels of the
             bottlenecks), "depthwise", "convolutions" (of the whole network), "all", or any set of
-            roles.
+            roles. None: "blocks" where convolutions are replaced, "conv" (all convolutions of
+            the basic blocks) where none is.
         expansion: expansion of the bottlenecks.
         shortcut: "A" (no parameters) or "projection", see `basic_block`.
         width: filters of the stem and of the first three blocks; the others have 2 and 4 times as

@@ -9,35 +9,26 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rram.faults import (
-    Composed,
-    FaultModel,
-    StuckAtZero,
-    deserialize,
-    parse,
-    serialize,
-)
+from keras_rram.faults import Composed, Fault, FaultModel, StuckAtZero, parse, spec
+from keras_rram.faults.composed import in_turn
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.drop_connect import KernelNoise, WeightNoise, drop_connect
-from keras_rram.noise.cells import READS, has_tensors, on_cells
+from keras_rram.noise.cells import DRAWS, has_tensors, on_cells
 
 Tensor = Any
-InGraph = Callable[[Any, Tensor, Any, Tensor], Tensor]
+InGraph = Callable[[Any, Tensor, Any, Tensor], Fault]
 
 
-def _stuck_at_zero(model: StuckAtZero, kernel: Tensor, seed: Any, reference: Tensor) -> Tensor:
-    if model.exact:
-        raise _not_in_graph(model)
-    return drop_connect(kernel, model.rate, seed)
+def _stuck_at_zero(model: StuckAtZero, kernel: Tensor, seed: Any, reference: Tensor) -> Fault:
+    return Fault(drop_connect(ops.ones_like(kernel, "float32"), model.rate, seed))
 
 
-def _composed(model: Composed, kernel: Tensor, seed: Any, reference: Tensor) -> Tensor:
-    for part in model.models:
-        kernel = in_graph(part)(part, kernel, seed, reference)
-    return kernel
+def _composed(model: Composed, kernel: Tensor, seed: Any, reference: Tensor) -> Fault:
+    drawn = (in_graph(part)(part, kernel, seed, reference) for part in model.models)
+    return in_turn(drawn, ops)
 
 
-# Class of a fault model -> the same in tensors: (model, kernel, seed, stored kernel) -> kernel.
+# Class of a fault model -> the same in tensors: (model, kernel, seed, stored kernel) -> fault.
 # Those of cells are in `keras_rram.noise.cells`.
 IN_GRAPH: dict[type, InGraph] = {
     StuckAtZero: _stuck_at_zero,
@@ -61,7 +52,7 @@ def in_graph(model: FaultModel) -> InGraph:
 
 
 def _not_in_graph(model: Any) -> ValueError:
-    known = ", ".join(kind.__name__ for kind in (*IN_GRAPH, *READS))
+    known = ", ".join(kind.__name__ for kind in (*IN_GRAPH, *DRAWS))
     return ValueError(
         f"{model} cannot be drawn anew inside a training step; these can, on mappings with analog "
         f"cells and one scale for a kernel: {known}. Program a new chip between steps instead: "
@@ -92,12 +83,8 @@ class NoiseInjection(KernelNoise):
     ```
     """
 
-    def __init__(self, fault_model: FaultModel | str | dict[str, Any]):
-        model: Any = fault_model
-        if isinstance(model, str):
-            model = parse(model)
-        elif isinstance(model, dict):
-            model = deserialize(model)
+    def __init__(self, fault_model: FaultModel | str):
+        model: Any = parse(fault_model) if isinstance(fault_model, str) else fault_model
         if not isinstance(model, FaultModel) or isinstance(model, type):
             raise TypeError(f"Expected a fault model or its text. Received: {fault_model!r}")
         self._form = in_graph(model)
@@ -108,11 +95,12 @@ class NoiseInjection(KernelNoise):
         if seed is None or isinstance(seed, int):
             # One draw from the next, also where a model draws several times.
             seed = keras.random.SeedGenerator(seed)
-        return self._form(self.fault_model, kernel, seed, reference)
+        fault = self._form(self.fault_model, kernel, seed, reference)
+        return ops.cast(fault.apply(ops.cast(kernel, "float32")), kernel.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the fault model as plain values."""
-        return {"fault_model": serialize(self.fault_model)}
+        """Returns the fault model as its text."""
+        return {"fault_model": spec(self.fault_model)}
 
 
 @contextmanager

@@ -190,8 +190,8 @@ def chip_distribution(results: Sequence[PopulationResult], path: str | os.PathLi
 def yield_curve(results: Sequence[PopulationResult], path: str | os.PathLike) -> None:
     """Draws the share of chips that reach an accuracy, against that accuracy.
 
-    The chips are as measured: on these test images. The bands are Wilson's 95% intervals of each
-    share, for new chips on the same images.
+    The shares are about new images, with their 95% intervals (`PopulationResult.yield_at`): the
+    noise of the tested images is taken out of the chips' accuracies.
 
     Args:
         results: one result for each fault rate.
@@ -207,9 +207,7 @@ def yield_curve(results: Sequence[PopulationResult], path: str | os.PathLike) ->
     figure, (axes,) = _figure()
     for number, result in enumerate(ordered):
         steps = np.unique(np.concatenate([np.linspace(*ends, 120), result.accuracies]))
-        found = [
-            result.yield_at(float(threshold), images="test_set").interval for threshold in steps
-        ]
+        found = [result.yield_at(float(threshold)).interval for threshold in steps]
         colour = COLOURS[number % len(COLOURS)]
         low, high = np.array([(one.low, one.high) for one in found]).T
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0, step="pre")
@@ -224,7 +222,7 @@ def yield_curve(results: Sequence[PopulationResult], path: str | os.PathLike) ->
         )
     axes.set_xlim(*ends)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("required accuracy on these test images")
+    axes.set_xlabel("required accuracy on new images")
     axes.set_ylabel("yield: chips that reach it")
     _percent(axes.xaxis)
     _percent(axes.yaxis)

@@ -29,6 +29,7 @@ same numbers are in `reproduction.csv`.
   bottlenecks of 8 channels at stride 1 and a large dense head.
 - Tier A is one model for all chips. Tier B is the same model with its batch normalization
   recalibrated on each chip, from unlabelled training images (`--repair=batch_norm`).
+- Training is followed on test images, as the study did; nothing is chosen from it.
 - All accuracies in percent. Mean: over chips, with the 95% interval over chips and images. sd:
   between chips, without the noise of finite test images. 5th percentile and yield: in runs whose
   answers are kept, without that noise; in older ones, as measured. Worst: as measured.

@@ -190,6 +190,7 @@ def _trained(
     """Returns the trained model and its history, trained now or before."""
     model = _built(run, dataset)
     checkpoint = folder / "checkpoint.npz"
+    # On test images, as the study did: they draw its curves, and nothing is chosen from them.
     validation = ChipValidation(
         *dataset.arrays("test", run.setup.validation_images),
         fault_model(run.panel),

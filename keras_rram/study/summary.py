@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_rram.study.findings import Finding
 from keras_rram.study.judgement import NOT_COMPARABLE, Verdict
+from keras_rram.study.markdown import kind_name
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
 from keras_rram.study.run import POPULATIONS
@@ -38,10 +39,12 @@ def summary(runs: Sequence[Published], judged: Judged) -> list[str]:
         f"And at 30% of faults there? {_said(judged, '4E', '4F')}.",
         "Do bottlenecks tolerate more than plain convolutions, and Drop-Connect more than plain "
         f"training? {_said(judged, 'bottlenecks', '1-')}.",
-        f"{unequal} of {len(judged)} comparisons are of unequal training and left unjudged; "
-        f"{len(seeds)} training seed{'s' if len(seeds) > 1 else ''} and, in {len(runs) - kept} of "
-        f"{len(runs)} runs, answers that were not kept make the intervals of the others what they "
-        "are: they speak of chips and images, and of trainings only where seeds are several.",
+        f"{unequal} of {len(judged)} comparisons are of unequal training and not judged; the "
+        f"intervals count chips and images, and with {len(seeds)} training "
+        f"seed{'s' if len(seeds) > 1 else ''} behind a row "
+        f"{'seeds too' if len(seeds) > 1 else 'not the luck of training'}, and "
+        f"{len(runs) - kept} of {len(runs)} runs are from before answers were kept, so that their "
+        "intervals are wider than they need be.",
     ]
 
 
@@ -78,8 +81,10 @@ def _tiers(rows: Judged) -> str:
     for pair in rows:
         first, second = (verdict.verdict for verdict in pair)
         where = "both tiers" if first == second else f"tier A and {second} in tier B"
-        network, protocol = pair[0].kind[:2]
-        parts.append(f"{first} in {where} for the {network} network (protocol {protocol})")
+        kind = pair[0].kind
+        is_enough = sum(other[0].kind[0] == kind[0] for other in rows) == 1
+        network = f"the {kind[0]} network" if is_enough else kind_name(kind)
+        parts.append(f"{first} in {where} for {network}")
     return ", ".join(parts)
 
 

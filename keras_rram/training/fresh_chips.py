@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_rram.chips.chip import Chip
-from keras_rram.faults import FaultModel, parse
+from keras_rram.faults import FaultModel, parse, spec
 
 
 class FreshChips(keras.callbacks.Callback):
@@ -45,6 +45,11 @@ class FreshChips(keras.callbacks.Callback):
         self._stack = ExitStack()
         self._epoch_start = self._seen = 0
         self._held: int | None = None
+
+    @property
+    def identity(self) -> str:
+        """What must be the same when training resumes."""
+        return f"{spec(self.fault_model)}, every {self.every} steps, seed {self.seed}"
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, and raises if a chip cannot be programmed into it."""

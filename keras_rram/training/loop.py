@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_rram.data.dataset import Dataset
 from keras_rram.training.checkpoint import Restored, restore_checkpoint
+from keras_rram.training.fresh_chips import FreshChips
 from keras_rram.training.recipes import RECIPES, Recipe
 from keras_rram.training.records import Checkpoint, EpochRecords
 
@@ -114,10 +115,11 @@ def train(
         dataset: what to train on.
         recipe: how to train.
         seed: seed of the order and the augmentation of the images.
-        callbacks: Keras callbacks, say `ChipValidation` and `DropRateSchedule`; a later one sees
-            the metrics of those before it.
-        validation_data: images and labels, say `dataset.arrays("test")`, for `val_loss` and
-            `val_accuracy` of the model with the faults that are programmed into it, none usually.
+        callbacks: Keras callbacks, say `FreshChips`, `ChipValidation` and `DropRateSchedule`; a
+            later one sees the metrics of those before it.
+        validation_data: images and labels, say `dataset.split(0.1).arrays("validation")`, for
+            `val_loss` and `val_accuracy` of the model with the faults that are programmed into it,
+            none usually.
         checkpoint: `.npz` file to save the state of training to after each epoch.
         resume: whether to go on from `checkpoint`, which must exist then.
         augment: see `Dataset.batches`.
@@ -150,6 +152,8 @@ def train(
         "seed": seed,
         "backend": keras.config.backend(),
     }
+    if fresh := [each.identity for each in callbacks if isinstance(each, FreshChips)]:
+        fingerprint["fresh_chips"] = fresh
     for callback in callbacks:
         callback.set_model(model)  # one may add variables, which the checkpoint has then
     restored = Restored(0, ())

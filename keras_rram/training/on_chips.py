@@ -36,7 +36,7 @@ class ChipValidation(keras.callbacks.Callback):
     Example:
 
     ```python
-    images, labels = dataset.arrays("test")
+    images, labels = dataset.split(0.1).arrays("validation")
     model.fit(..., callbacks=[ChipValidation(images, labels, StuckAtZero(0.1), chips=5)])
     ```
     """

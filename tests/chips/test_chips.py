@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from keras_rram import Chip, StuckAtZero, bake, erase, faulty_layers, population
 from keras_rram.chips import STREAMS, program
-from keras_rram.faults import Fault
+from keras_rram.faults import Fault, parse
 from keras_rram.layers import DropConnectDense
 from keras_rram.layers.drop_connect import DropConnect
 from tests.helpers import tiny_images, tiny_model, to_numpy
@@ -315,12 +316,37 @@ def test_files_that_are_no_chip(tmp_path):
     np.savez(tmp_path / "bad.npz", __chip__=np.array("{"))
     with pytest.raises(ValueError, match="damaged chip identity"):
         Chip.load(tmp_path / "bad.npz")
-    config = {"fault_model": {"class": "os.system", "config": {}}, "seed": 0, "index": 0}
-    np.savez(tmp_path / "foreign.npz", __chip__=np.array(json.dumps(config)))
-    with pytest.raises(ValueError, match="fault model"):
-        Chip.load(tmp_path / "foreign.npz")
+    config = {"format": 2, "seed": 0, "index": 0, "stream": "evaluation"}
+    for described in ({"class": "os.system", "config": {}}, "os.system", "deserialize"):
+        foreign = json.dumps({**config, "fault_model": described})
+        np.savez(tmp_path / "foreign.npz", __chip__=np.array(foreign))
+        with pytest.raises(ValueError, match="chip identity.*(F|f)ault model"):
+            Chip.load(tmp_path / "foreign.npz")
+    np.savez(tmp_path / "old.npz", __chip__=np.array(json.dumps({**config, "format": 1})))
+    with pytest.raises(ValueError, match="expected format 2"):
+        Chip.load(tmp_path / "old.npz")
     with pytest.raises(ValueError, match="`.npz` file"):
         Chip(StuckAtZero(0.1)).save(tmp_path / "chip.json")
+
+
+def test_the_golden_file_is_read_as_ever(tmp_path):
+    """`tests/golden/chip.npz` was saved when the format was made."""
+    mask = np.array([[1, 0, 1], [0, 1, 1]], "float32")
+    golden = Chip(
+        parse("stuck_at_zero:rate=0.25+drift:seconds=60,nu=0.05,mapping=bit_slices(bits=4)"),
+        seed=4,
+        index=9,
+        measured={"a": Fault(mask), "b/kernel": Fault(mask / 2, 1 - mask)},
+        stream="calibration",
+    )
+    path = pathlib.Path(__file__).parent.parent / "golden" / "chip.npz"
+    assert Chip.load(path) == golden
+    golden.save(tmp_path / "again.npz")
+    with np.load(path) as old, np.load(tmp_path / "again.npz") as new:
+        assert old.files == new.files
+        for name in old.files:
+            assert old[name].dtype == new[name].dtype
+            np.testing.assert_array_equal(old[name], new[name])
 
 
 def test_bad_identities():

@@ -79,6 +79,34 @@ def test_subset_takes_the_same_images_as_a_limit():
     assert len(dataset.subset(test=5).train_labels) == 50
 
 
+def test_a_validation_split_is_fixed_stratified_and_apart_from_the_rest():
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    dataset = Dataset("uneven", 3, (0.0,), (1.0,), images, labels, images[:5], labels[:5])
+    split, again = dataset.split(0.2), dataset.split(20)
+    assert split.fingerprint == again.fingerprint != dataset.fingerprint
+    np.testing.assert_array_equal(np.bincount(split.validation_labels), [12, 6, 2])
+    np.testing.assert_array_equal(np.bincount(split.train_labels), [48, 24, 8])
+    kept, aside = (set(a[:, 0, 0, 0]) for a in (split.train_images, split.validation_images))
+    assert not kept & aside and kept | aside == set(range(100))
+    np.testing.assert_array_equal(labels[sorted(aside)], split.validation_labels)
+    np.testing.assert_array_equal(split.test_images, dataset.test_images)
+    found, found_labels = split.arrays("validation")
+    np.testing.assert_array_equal(found, dataset.normalize(split.validation_images))
+    np.testing.assert_array_equal(found_labels, split.validation_labels)
+    # What a limit takes of the whole is not what is set aside.
+    assert not set(dataset.subset(train=80).train_images[:, 0, 0, 0]) & aside
+    # Training on a part keeps its validation images.
+    np.testing.assert_array_equal(split.subset(train=10).validation_images, split.validation_images)
+    for bad in (0, 100, 0.0, 1.5, True, "0.1"):
+        with pytest.raises(ValueError, match="`validation` must"):
+            dataset.split(bad)
+    with pytest.raises(ValueError, match="20 set aside before"):
+        split.split(5)
+    with pytest.raises(ValueError, match="has no validation images"):
+        dataset.arrays("validation")
+
+
 def test_the_fingerprint_depends_on_content_only():
     dataset = _numbered()
     assert dataset.fingerprint == dataclasses.replace(dataset, name="other").fingerprint
@@ -192,8 +220,8 @@ def test_bad_arguments_raise_before_the_first_batch(arguments, message):
 
 def test_bad_splits_and_limits_raise():
     dataset = _numbered()
-    with pytest.raises(ValueError, match="'train' or 'test'"):
-        dataset.arrays("validation")
+    with pytest.raises(ValueError, match="`split` must be one of"):
+        dataset.arrays("development")
     with pytest.raises(ValueError, match="at most 20"):
         dataset.arrays("test", limit=21)
     with pytest.raises(ValueError, match="limit"):

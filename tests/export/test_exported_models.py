@@ -120,7 +120,14 @@ def model_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     mini_mobilenet(1, drop_connect=0.1, expansion=2).save(folder / "model.keras")
     (folder / "config.json").write_text(
-        json.dumps({"command": "train it", "commit": "abc", "drop_connect": {"rate": 0.1}})
+        json.dumps(
+            {
+                "command": "train it",
+                "commit": "abc",
+                "drop_connect": {"rate": 0.1},
+                "data": {"source": "digits"},
+            }
+        )
     )
     return folder / "model.keras"
 

@@ -1,5 +1,4 @@
 import hashlib
-import json
 
 import keras
 import numpy as np
@@ -18,8 +17,8 @@ from keras_rram.faults import (
     StuckAtValues,
     StuckCells,
     at_rate,
-    deserialize,
-    serialize,
+    parse,
+    spec,
 )
 from keras_rram.layers import DropConnectDense
 from tests import cell_mappings
@@ -184,7 +183,7 @@ MODELS = [
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_serialization_round_trip(model):
     assert isinstance(model, FaultModel)
-    found = deserialize(json.loads(json.dumps(serialize(model))))
+    found = parse(spec(model))
     assert found == model and hash(found) == hash(model)
 
 

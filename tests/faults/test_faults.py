@@ -1,11 +1,9 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_rram.faults import Fault, FaultModel, StuckAtZero, deserialize, serialize
+from keras_rram.faults import Fault, FaultModel, StuckAtZero, parse, spec
 
 RATES = st.floats(0.0, 0.99)
 SHAPES = st.lists(st.integers(1, 12), min_size=1, max_size=4).map(tuple)
@@ -86,18 +84,10 @@ def test_fault_applies_mask_and_offset():
 def test_serialization_round_trip():
     model = StuckAtZero(0.25, exact=True)
     assert isinstance(model, FaultModel)
-    assert deserialize(json.loads(json.dumps(serialize(model)))) == model
+    assert parse(spec(model)) == model
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"class": "os.system", "config": {}},
-        {"class": "keras_rram.faults.base.NoSuchModel", "config": {}},
-        {"class": "keras_rram.faults.stuck_at.StuckAtZero", "config": {"speed": 1}},
-    ],
-)
-def test_deserialize_refuses_what_is_no_fault_model(config):
-    with pytest.raises(ValueError, match="fault model"):
-        deserialize(config)
+@pytest.mark.parametrize("text", ["", "os.system", "deserialize:model=x", "stuck_at_zero:speed=1"])
+def test_a_text_that_names_no_fault_model_is_refused(text):
+    with pytest.raises(ValueError, match="Fault model"):
+        parse(text)

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from keras_rram.faults import (
     RowFaults,
     SpreadFaults,
     StuckAtZero,
-    deserialize,
-    serialize,
+    parse,
+    spec,
 )
 
 TILE = (8, 6)
@@ -133,7 +132,7 @@ def test_alike_tiles_are_independent_faults():
 def test_models_are_fault_models_that_serialize(name):
     model = MODELS[name](0.25)
     assert isinstance(model, FaultModel)
-    assert deserialize(json.loads(json.dumps(serialize(model)))) == model
+    assert parse(spec(model)) == model
     assert hash(model) == hash(MODELS[name](0.25))
     assert MODELS[name](0.0).sample((9, 13), rng()).rate == 0
 
@@ -194,7 +193,7 @@ def test_cells_at_rate_zero_are_the_weights_and_models_serialize(name):
         model = dataclasses.replace(MODELS[name](0.0), mapping=mapping, stuck="on")
         assert model.needs_kernel and not MODELS[name](0.1).needs_kernel
         np.testing.assert_array_equal(model.sample(DEPTHWISE, rng(), kernel).apply(kernel), kernel)
-        assert deserialize(json.loads(json.dumps(serialize(model)))) == model
+        assert parse(spec(model)) == model
 
 
 def test_bad_cells_are_errors():

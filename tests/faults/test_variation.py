@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -12,8 +11,8 @@ from keras_rram.faults import (
     FiniteOnOff,
     LognormalVariation,
     at_rate,
-    deserialize,
-    serialize,
+    parse,
+    spec,
 )
 from tests import cell_mappings
 
@@ -97,7 +96,7 @@ def test_a_finite_ratio_is_a_floor_of_conductances(mapping):
     ids=lambda model: type(model).__name__,
 )
 def test_serialization_and_rate(model):
-    assert deserialize(json.loads(json.dumps(serialize(model)))) == model
+    assert parse(spec(model)) == model
     assert model.rate == 0
     with pytest.raises(ValueError, match="rate to sweep"):
         at_rate(model, 0.1)

@@ -101,12 +101,12 @@ def test_a_periphery_as_text(text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bits=6", "each key once. Received: 'bits=6'"),
-        ("adc_bits=6,adc_bits=7", "each key once"),
-        ("adc_bits=6.5", "an integer for adc_bits"),
-        ("read_noise=none", "a number for read_noise"),
+        ("bits=6", "array has no key 'bits'.*Keys: adc_bits=8"),
+        ("adc_bits=6,adc_bits=7", "'adc_bits' twice: give it once"),
+        ("adc_bits=6.5", "`adc_bits` must be an integer"),
+        ("read_noise=none", "`read_noise` must be.*, a number"),
         ("adc_bits=1", "`adc_bits` must be"),
-        ("", "expected pairs"),
+        ("", "expected a key of array"),
     ],
 )
 def test_a_bad_text_is_a_clear_error(text, message):

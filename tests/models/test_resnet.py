@@ -54,7 +54,7 @@ def test_scope_and_replacement_in_a_deep_network():
         ({"depth": 18}, "depth=18"),
         ({"depth": True}, "depth=True"),
         ({"depth": 32, "replaced": (31,)}, "1 to 30"),
-        ({"depth": 32, "drop_connect": 0.2}, "cannot take effect"),
+        ({"depth": 32, "drop_connect": 0.2, "scope": "blocks"}, "cannot take effect"),
     ],
 )
 def test_bad_arguments_are_errors(arguments, match):

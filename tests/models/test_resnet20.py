@@ -170,6 +170,13 @@ def test_training_reaches_every_kernel():
         assert not np.array_equal(keras.ops.convert_to_numpy(weight), old), weight.path
 
 
+def test_the_default_scope_fits_the_network():
+    dropped = faulty_layers(resnet20(drop_connect=0.2, width=4))
+    assert set(dropped) == {f"c{number:02d}_conv" for number in range(1, 19)}
+    dropped = faulty_layers(resnet20((7,), drop_connect=0.2, width=4))
+    assert set(dropped) == {"c07_expand", "c07_depthwise", "c07_project"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -187,8 +194,8 @@ def test_training_reaches_every_kernel():
         ({"classes": 0}, "classes=0"),
         ({"input_shape": (32, 3, 3)}, "at least 4 pixels"),
         ({"scope": ()}, "at least one role"),
-        ({"drop_connect": 0.2}, "cannot take effect.*'resnet20'.*replaced="),
-        ({"drop_connect": 0.0}, "cannot take effect"),
+        ({"drop_connect": 0.2, "scope": "blocks"}, "cannot take effect.*'resnet20'.*replaced="),
+        ({"drop_connect": 0.0, "scope": "blocks"}, "cannot take effect"),
         ({"drop_connect": 0.2, "scope": "shortcut"}, "cannot take effect"),
     ],
 )

@@ -8,6 +8,7 @@ from keras_rram.evaluation.statistics.two_way import crossed_interval, two_way_i
 from keras_rram.study import judge
 from keras_rram.study.answers import Answers
 from keras_rram.study.published import Published
+from keras_rram.study.summary import summary
 
 
 def answers(rng, mean, chips=50, images=2_000, sd=0.002):
@@ -135,6 +136,20 @@ def test_a_run_without_faults_is_one_chip():
 def test_a_bound_from_above(mean, verdict):
     (found,) = judge([published("S1A", answers(np.random.default_rng(6), mean))])
     assert found.verdict == verdict
+
+
+def test_the_sentences_say_what_was_judged():
+    rng = np.random.default_rng(10)
+    runs = [published("3C", answers(rng, 0.9)), published("3B", answers(rng, 0.97))]
+    runs += [published("2C", answers(rng, 0.9)), published("2B", answers(rng, 0.9), epochs=5)]
+    for run in runs:
+        run.record["populations"]["chips"]["chips"] = 50
+    judged = list(zip(judge(runs), judge(runs, "chips_repaired"), strict=True))
+    said = summary(runs, judged)
+    assert len(said) == 10
+    assert "*Seven do worse than six (3C against 3B)* is confirmed in both tiers" in said[3]
+    assert "(2C against 2B)* is not comparable in both tiers" in said[2]
+    assert said[9].startswith("1 of 2 comparisons are of unequal training")
 
 
 def test_training_seeds_are_a_third_sample():

@@ -20,7 +20,14 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     classifier().save(folder / "model.keras")
     (folder / "config.json").write_text(
-        json.dumps({"command": "train --data_dir=/here", "commit": "abc", "model": "digits"})
+        json.dumps(
+            {
+                "command": "train --data_dir=/here",
+                "commit": "abc",
+                "model": "digits",
+                "data": {"source": "digits"},
+            }
+        )
     )
     return folder / "model.keras"
 
@@ -68,7 +75,7 @@ def test_every_curve_is_its_chips_at_the_same_rates_and_a_run_goes_on(saved, tmp
 def test_the_curves_are_models_that_can_be_swept():
     tool = load_tool("compare_faults")
     for text in tool.CURVES.values():
-        assert tool.cli.parse_fault_model(text, 0.1, [0.01, 0.3])
+        assert tool.fault_flags.parse(text, 0.1, [0.01, 0.3])
 
 
 @pytest.mark.parametrize(

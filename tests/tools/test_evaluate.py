@@ -2,6 +2,8 @@ import csv
 import dataclasses
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +12,23 @@ import time
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
-from keras_rram import StuckAtZero, bake, data, faults, layers, recalibrate_batch_norm
+from keras_rram import (
+    StuckAtZero,
+    bake,
+    data,
+    faults,
+    faulty_layers,
+    layers,
+    recalibrate_batch_norm,
+)
 from keras_rram.chips import chip as chips
 from keras_rram.evaluation import load_run, paired_difference
 from tests.classifiers import classifier, right_answers
-from tests.run_tools import ROOT, run_tool
+from tests.run_tools import ROOT, load_tool, run_in_turn, run_tool
 
+DATA = "--data=digits"
 FIGURES = {"accuracy.png", "chips.png", "yield.png", "convergence.png"}
 TABLES = {"run.json", "chips.jsonl", "config.json", "results.json", "summary.csv", "chips.csv"}
 
@@ -29,39 +41,10 @@ def saved(tmp_path_factory):
     return path
 
 
-MANY = """
-import json, sys
-from absl import flags
-from absl.testing import flagsaver
-from tools import evaluate
-
-errors = []
-for arguments in json.loads(sys.argv.pop()):
-    with flagsaver.flagsaver():
-        try:
-            evaluate.main(flags.FLAGS(["evaluate", *arguments]))
-            errors.append("")
-        except (ValueError, OSError, flags.Error) as error:
-            errors.append(str(error))
-print(json.dumps(errors))
-"""
-
-
-def in_one_process(runs):
-    """Runs the tool several times in one process; returns each run's error, or an empty string."""
-    result = subprocess.run(
-        [sys.executable, "-c", MANY, json.dumps(runs)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def evaluate(model, *arguments, code=0):
-    return run_tool("evaluate", f"--model={model}", "--images=200", *arguments, code=code)
+    return run_tool(
+        "evaluate", f"--model={model}", "--data=digits", "--images=200", *arguments, code=code
+    )
 
 
 @pytest.mark.slow
@@ -116,18 +99,21 @@ def test_a_wanted_precision_and_a_plain_model(saved, tmp_path):
 
 @pytest.mark.slow
 def test_runs_go_on_and_two_become_one(saved, tmp_path):
-    common = [f"--model={saved}", "--images=200", "--engine=keras", "--fault_rates=0.2"]
-    runs = [
+    common = ["evaluate", f"--model={saved}", DATA, "--images=200", "--engine=keras"]
+    common.append("--fault_rates=0.2")
+    *errors, error, alone = run_in_turn(
         [*common, "--chips=2", f"--out={tmp_path}/a"],
         [*common, "--chips=3", "--first_chip=2", f"--out={tmp_path}/b"],
         [*common, "--chips=5", f"--out={tmp_path}/whole"],
-        [f"--merge={tmp_path}/a,{tmp_path}/b", f"--out={tmp_path}/both"],
+        ["merge", f"--runs={tmp_path}/a,{tmp_path}/b", f"--out={tmp_path}/both"],
         [*common, "--chips=2", f"--out={tmp_path}/part"],
         [*common, "--chips=5", f"--out={tmp_path}/part", "--resume"],
-        [*common, "--chips=5", f"--out={tmp_path}/part", "--resume", "--exact"],
-    ]
-    *errors, error = in_one_process(runs)
+        [*common, "--chips=5", f"--out={tmp_path}/part", "--resume",
+         "--fault_model=stuck_at_zero:exact=true"],
+        ["merge", f"--runs={tmp_path}/a", f"--out={tmp_path}/alone"],
+    )  # fmt: skip
     assert not any(errors) and "What differs is fault_model" in error
+    assert "--runs must be two folders or more" in alone and not (tmp_path / "alone").exists()
     for name in TABLES | FIGURES:
         if name != "config.json":  # the command
             whole = (tmp_path / "whole" / name).read_bytes()
@@ -138,7 +124,7 @@ def test_runs_go_on_and_two_become_one(saved, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_prints_and_writes_what_there_is(saved, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "tools.evaluate", f"--model={saved}", "--engine=keras",
+    command = [sys.executable, "-m", "tools.evaluate", f"--model={saved}", DATA, "--engine=keras",
                "--chips=100000", f"--out={out}"]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -182,18 +168,21 @@ def normalized(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path):
-    common = [f"--model={normalized}", "--images=200", "--chips=3", "--fault_rates=0.3"]
+def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path, capsys):
+    common = ["evaluate", f"--model={normalized}", DATA, "--images=200", "--chips=3"]
+    common.append("--fault_rates=0.3")
     repaired = [*common, "--repair=batch_norm", "--repair_images=64"]
-    runs = [
+    both = f"{tmp_path}/repaired,{tmp_path}/plain"
+    *errors, mixed, litert, alone, many = run_in_turn(
         [*common, f"--out={tmp_path}/plain", "--engine=keras"],
-        [*repaired, f"--out={tmp_path}/repaired", f"--compare_with={tmp_path}/plain"],
+        [*repaired, f"--out={tmp_path}/repaired"],
+        ["compare", f"--runs={both}", f"--out={tmp_path}/compared", "--labels=repaired,plain"],
         [*repaired, f"--out={tmp_path}/plain", "--resume"],
         [*repaired, f"--out={tmp_path}/litert", "--engine=litert"],
         [*common, f"--out={tmp_path}/alone", "--repair_images=64"],
         [*repaired, f"--out={tmp_path}/many", "--repair_images=1000000"],
-    ]
-    *errors, mixed, litert, alone, many = in_one_process(runs)
+    )
+    assert "Not of one access tier. Access tier B" in capsys.readouterr().out
     assert not any(errors)
     assert "What differs is repair: " in mixed
     assert "expected engine='keras' (or 'auto') with a repair" in litert
@@ -217,7 +206,7 @@ def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path):
         with chip.program(model), recalibrate_batch_norm(model, images):
             expected.append(np.mean(model.predict(test, verbose=0).argmax(-1) == labels))
     assert abs(found["mean"] - np.mean(expected)) < 0.002
-    comparison = json.loads((tmp_path / "repaired" / "comparison.json").read_text())
+    comparison = json.loads((tmp_path / "compared" / "comparison.json").read_text())
     assert comparison["schema"] == "keras_rram.comparison/1"
     (row,) = comparison["comparisons"]
     np.testing.assert_allclose(row["interval"]["estimate"], found["mean"] - plain["mean"])
@@ -225,49 +214,57 @@ def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_models_are_compared_on_the_same_chips(saved, tmp_path):
+def test_two_models_are_compared_on_the_same_chips(saved, tmp_path, capsys):
     other = tmp_path / "other.keras"
     changed = classifier()
     changed.get_layer("head").bias.assign_add(np.linspace(-1, 1, 10).astype(np.float32))
     changed.save(other)
-    common = ["--images=200", "--engine=keras", "--chips=4", "--fault_rates=0.1,0.2", "--seed=3"]
-    mine = [f"--model={saved}", *common]
-    runs = [
-        [*mine, f"--out={tmp_path}/a", f"--compare_with={other}"],
-        [f"--model={other}", *common, f"--out={tmp_path}/b"],
-        [*mine, f"--out={tmp_path}/c", f"--compare_with={tmp_path}/b", "--bootstrap"],
-        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--seed=4"],
-        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--chips=5"],
-        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--images=100"],
-        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--fault_rates=0.3"],
-        [*mine, f"--out={tmp_path}/d", f"--compare_with={tmp_path}/b", "--target_half_width=0.1"],
-        [f"--split_variance={tmp_path}/a,{tmp_path}/b", f"--out={tmp_path}/variance"],
-        [f"--split_variance={tmp_path}/a,{tmp_path}/b", "--resume"],
-        [f"--split_variance={tmp_path}/a", f"--merge={tmp_path}/b"],
-        [f"--split_variance={tmp_path}/a", f"--out={tmp_path}/one"],
-    ]
-    found = in_one_process(runs)
-    for error, message in zip(
-        found,
-        ("", "", "", "differs in seed", "differs in chips at 0.1", "differs in test images",
-         "differs in fault rate 0.3", "needs all images of each chip", "", "leave out --resume",
-         "exclude each other", "at least 2 training seeds"),
-        strict=True,
-    ):  # fmt: skip
-        assert message in error and bool(message) == bool(error), (message, error)
-    assert not (tmp_path / "d").exists()
-    comparisons = [
-        json.loads((tmp_path / name / "comparison.json").read_text())["comparisons"]
-        for name in ("a", "c")
-    ]
-    assert comparisons[0] == comparisons[1]
+    common = [DATA, "--images=200", "--engine=keras", "--chips=4"]
+    common += ["--fault_rates=0.1,0.2", "--seed=3"]
+    mine = ["evaluate", f"--model={saved}", *common]
+    runs = {
+        "a": mine,
+        "b": ["evaluate", f"--model={other}", *common],
+        "bootstrap": [*mine, "--bootstrap"],
+        "seed": [*mine, "--seed=4"],
+        "chips": [*mine, "--chips=5"],
+        "images": [*mine, "--images=100"],
+        "rates": [*mine, "--fault_rates=0.3"],
+        "precise": [*mine, "--target_half_width=0.1"],
+    }
+    assert not any(run_in_turn(*([*run, f"--out={tmp_path}/{n}"] for n, run in runs.items())))
+    assert re.search(r"20% faults: [\d.]+-[\d.]+ by .*bootstrap", capsys.readouterr().out)
+    out = f"--out={tmp_path}/c"
+    messages = {
+        ("seed", "b"): "seed",
+        ("chips", "b"): "chips",
+        ("images", "b"): "images",
+        ("rates", "b"): "expected the fault rates [0.1, 0.2]",
+        ("precise", "b"): "ended by a stop rule",
+        ("a",): "--runs must be two folders",
+        ("a", "a"): "--labels must be two different names",
+    }
+    for names, message in messages.items():
+        chosen = ",".join(f"{tmp_path}/{name}" for name in names)
+        (error,) = run_in_turn(["compare", f"--runs={chosen}", out])
+        assert message in error, names
+    assert not (tmp_path / "c").exists()
+    both = f"--runs={tmp_path}/a,{tmp_path}/b"
+    *errors, one, none = run_in_turn(
+        ["compare", both, out, "--labels=mine,other"],
+        ["variance", both, f"--out={tmp_path}/variance"],
+        ["variance", f"--runs={tmp_path}/a", f"--out={tmp_path}/one"],
+        ["variance", f"--out={tmp_path}/one"],
+    )
+    assert not any(errors) and not (tmp_path / "one").exists()
+    assert "at least 2 training seeds" in one and "--runs is missing" in none
+    found = json.loads((tmp_path / "c" / "comparison.json").read_text())["comparisons"]
     a, b = (load_run(tmp_path / name) for name in ("a", "b"))
-    for row, one, two in zip(comparisons[0], a, b, strict=True):
+    for row, one, two in zip(found, a, b, strict=True):
         expected = paired_difference(one, two)
         assert row["interval"] == dataclasses.asdict(expected.interval)
         assert row["wins"] == expected.wins and tuple(row["differences"]) == expected.differences
-    for name in ("a", "c"):
-        assert (tmp_path / name / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "c" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((tmp_path / "variance" / "variance.json").read_text())
     assert content["schema"] == "keras_rram.variance/1"
     assert [split["rate"] for split in content["splits"]] == [0.1, 0.2]
@@ -278,26 +275,24 @@ def test_two_models_are_compared_on_the_same_chips(saved, tmp_path):
 def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normalized, tmp_path):
     pairs = "differential_pair:stuck_off=0.0904,stuck_on=0.0175"
     both = "stuck_at_zero:rate=0.1+row_faults:rate=0.1,tile=16x4"
-    common = [f"--model={saved}", "--images=200", "--chips=2", "--seed=5"]
+    common = ["evaluate", f"--model={saved}", DATA, "--images=200", "--chips=2", "--seed=5"]
     swept = [*common, f"--fault_model={pairs}", "--fault_rates=0.05,0.1"]
     varied = "--fault_model=lognormal_variation:sigma=0.3"
-    runs = [
+    *errors, mixed = run_in_turn(
         [*swept, f"--out={tmp_path}/keras", "--engine=keras"],
         [*swept, f"--out={tmp_path}/litert", "--engine=litert"],
         [*swept, f"--out={tmp_path}/int8", "--quantization=int8", "--calibration_images=20"],
         [*common, f"--fault_model={both}", f"--out={tmp_path}/own"],
         [*common, varied, f"--out={tmp_path}/varied", "--engine=keras"],
         [*swept, f"--out={tmp_path}/keras", "--engine=keras", "--resume", "--chips=3"],
+        ["evaluate", f"--model={normalized}", DATA, "--images=50", "--chips=2",
+         f"--fault_model={pairs}", "--repair=batch_norm", "--repair_images=64",
+         f"--out={tmp_path}/repaired"],
         [*common, "--fault_rates=0.05,0.1", f"--out={tmp_path}/keras", "--engine=keras",
          "--resume", "--fault_model=differential_pair:stuck_on=0.0175"],
-        [*common, varied, f"--out={tmp_path}/c", f"--compare_with={tmp_path}/keras"],
-        [f"--model={normalized}", "--images=50", "--chips=2", f"--fault_model={pairs}",
-         "--repair=batch_norm", "--repair_images=64", f"--out={tmp_path}/repaired"],
-    ]  # fmt: skip
-    *errors, mixed, compared, repaired = in_one_process(runs)
-    assert not any(errors) and not repaired
+    )  # fmt: skip
+    assert not any(errors)
     assert "What differs is fault_model" in mixed
-    assert "differs in fault rate 0.0" in compared
     results = {
         name: json.loads((tmp_path / name / "results.json").read_text())
         for name in ("keras", "litert", "int8", "own", "varied", "repaired")
@@ -307,7 +302,7 @@ def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normal
         # What is recorded is enough to replay each chip.
         for row, found in zip(results[name]["summary"], results[name]["populations"], strict=True):
             fault_model = faults.parse(row["fault_model"])
-            assert fault_model == faults.deserialize(found["fault_model"])
+            assert fault_model == faults.parse(found["fault_model"])
             for chip in chips.population(fault_model, row["chips"], row["seed"]):
                 held = found["chips"][chip.index]["correct"]
                 assert abs(held - right_answers(model, chip, images, labels).sum()) <= 1
@@ -327,32 +322,68 @@ BAD = [
     ([], "--model is missing"),
     (["--model=none.keras"], "there is no such file"),
     (["--model={model}", "--fault_rates=0.1,1.0"], "--fault_rates must be in [0, 1)"),
-    (["--model={model}", "--fault_rates=many"], "--fault_rates must be numbers"),
-    (["--model={model}", "--yield_at=90"], "--yield_at must be accuracies in [0, 1]"),
+    (
+        ["--model={model}", "--fault_rates=many"],
+        "--fault_rates must be in [0, 1). Received: ['many']",
+    ),
+    (["--model={model}", "--yield_at=90"], "--yield_at must be in [0, 1]"),
     (["--model={model}", "--engine=fast"], "flag --engine=fast"),
     (["--model={model}", "--where=head"], "--where goes with --convert"),
     (["--model={plain}"], "has no Drop-Connect layer that faults could go to. Give --convert"),
     (["--fault_model=row_fault"], "did you mean 'row_faults'"),
-    (["--fault_model=row_faults", "--exact"], "leave --exact out"),
+    (["--fault_model=row_faults:exact=true"], "has no key 'exact'"),
     (["--fault_model=drift:seconds=9,nu=0.1", "--fault_rates=0.1"], "with a rate to sweep"),
-    (["--merge=a,b", "--fault_model=row_faults"], "leave out --fault_model"),
-    (["--merge=a,b", "--model={model}"], "--merge evaluates nothing: leave out --model"),
-    (["--model={model}", "--out=/proc/none"], "/proc/none"),
+    (["--model={model}", "--data=digits", "--out=/proc/none"], "/proc/none"),
     (["--model={model}", "--data=none.npz"], "none.npz"),
+    (["--model={model}"], "--data is missing, and no config.json beside the model"),
 ]
 
 
 def test_bad_flags_are_one_line_and_leave_nothing_behind(saved, tmp_path):
-    runs = []
-    for arguments, _ in BAD:
-        filled = [
-            argument.format(model=saved, plain=saved.with_name("plain.keras"))
-            for argument in arguments
-        ]
-        has_out = any(argument.startswith("--out") for argument in filled)
-        runs.append(filled if has_out else [*filled, f"--out={tmp_path}/run"])
-    for (arguments, message), found in zip(BAD, in_one_process(runs), strict=True):
+    for arguments, message in BAD:
+        plain = saved.with_name("plain.keras")
+        filled = [argument.format(model=saved, plain=plain) for argument in arguments]
+        (found,) = run_in_turn(["evaluate", f"--out={tmp_path}/run", *filled])
         assert message in found, arguments
     assert not (tmp_path / "run").exists()
     output = run_tool("evaluate", "--model=none.keras", f"--out={tmp_path}/run", code=1)
     assert output == "error: --model='none.keras': there is no such file.\n"
+
+
+def test_the_data_is_that_of_the_training_and_no_other(saved, tmp_path):
+    """A model of other data is not scored on the digits, unless they are the same images."""
+    dataset = data.load("digits")
+    arrays = {
+        f"{kind}_{split}": getattr(dataset, f"{split}_{name}")
+        for kind, name in (("x", "images"), ("y", "labels"))
+        for split in ("train", "test")
+    }
+    np.savez(tmp_path / "mine.npz", **arrays)
+    mine = data.load(str(tmp_path / "mine.npz"))
+    model = tmp_path / "model.keras"
+    shutil.copy(saved, model)
+    record = {"source": str(tmp_path / "mine.npz"), "fingerprint": mine.fingerprint}
+    (tmp_path / "config.json").write_text(json.dumps({"data": record, "scope": ["head"]}))
+    quick = ["evaluate", f"--model={model}", "--images=50", "--chips=2"]
+    shutil.copy(tmp_path / "mine.npz", tmp_path / "copy.npz")
+    *errors, other = run_in_turn(
+        [*quick, f"--out={tmp_path}/recorded"],
+        [*quick, f"--out={tmp_path}/same", f"--data={tmp_path}/copy.npz"],
+        [*quick, f"--out={tmp_path}/digits", "--data=digits"],
+    )
+    assert not any(errors)
+    assert f"expected --data={tmp_path}/mine.npz, which the model was trained on" in other
+    assert "Received: --data=digits (MNIST's training digits)" in other
+    assert not (tmp_path / "digits").exists()
+    assert json.loads((tmp_path / "recorded" / "config.json").read_text())["data"] == "mine"
+    # A plain model gets the roles that were trained.
+    shutil.copy(saved.with_name("plain.keras"), tmp_path / "plain.keras")
+    tool = load_tool("evaluate")
+    flags.FLAGS(["evaluate", f"--model={tmp_path}/plain.keras", "--convert"])
+    assert list(faulty_layers(tool.inputs.faulty_model(flags.FLAGS.model))) == ["head"]
+    # The study's runs name their data set alone.
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "record.json").write_text(json.dumps({"dataset": "mnist", "drop_rate": 0.1}))
+    assert tool.inputs.Training.beside(model).data == "mnist"
+    (error,) = run_in_turn([*quick, "--data=digits", f"--out={tmp_path}/digits"])
+    assert "expected --data=mnist" in error

@@ -21,7 +21,7 @@ from keras_rram.faults.cells import MAPPINGS
 from keras_rram.faults.text import NAMES, describe
 from keras_rram.repair.batch_norm import BatchNormRecalibration, recalibrate_batch_norm
 from tests.classifiers import classifier, digits, right_answers, training_digits
-from tools import cli
+from tools import fault_flags
 
 SPECS = {
     "stuck_at_zero": "stuck_at_zero:rate=0.2,exact=true",
@@ -128,23 +128,25 @@ def test_batch_normalization_is_recalibrated_on_every_kind_of_chip(normalized, t
     assert expected.shape == labels.shape
 
 
-def test_help_has_every_name_with_its_keys_and_every_mapping():
+def test_help_has_every_name_with_its_keys_and_every_mapping(capsys):
+    fault_flags.print_help()
+    printed = capsys.readouterr().out
     for name in NAMES:
-        assert f"\n  {name}: {describe(name)}\n" in cli.FAULT_MODEL_HELP
-    assert all(name in cli.FAULT_MODEL_HELP for name in MAPPINGS)
-    examples = cli.FAULT_MODEL_HELP.rpartition("Examples: ")[2]
-    for text in re.split(r",\s", examples):
-        cli.parse_fault_model(text, 0.1, [0.2])
+        assert f"\n  {name}: {describe(name)}\n" in printed
+    assert all(name in printed for name in MAPPINGS)
+    for text in re.findall(r"--fault_model=(\S+)", printed):
+        assert fault_flags.parse(text, 0.1, [0.2])
+    assert len(re.findall(r"--fault_model=(\S+)", printed)) == 3
 
 
 def test_flags_belong_to_the_tool_that_asks_for_them():
     defined = flags.FLAGS.key_flags_by_module_dict()
-    assert not any(flag.name == "fault_model" for flag in defined.get("tools.cli", ()))
+    assert not any(flag.name == "fault_model" for flag in defined.get("tools.fault_flags", ()))
 
 
 @given(st.sampled_from(SWEPT), st.floats(0.001, 0.6))
 def test_a_rate_is_the_mean_share_whatever_the_model(text, rate):
-    model = cli.parse_fault_model(text, None, [rate])
+    model = fault_flags.parse(text, None, [rate])
     assert model == parse(text)
     swept = at_rate(model, rate)
     assert swept.rate == pytest.approx(rate, abs=1e-9)
@@ -152,14 +154,14 @@ def test_a_rate_is_the_mean_share_whatever_the_model(text, rate):
 
 
 def test_a_text_without_a_rate_gets_one():
-    assert cli.parse_fault_model("stuck_at_zero", 0.2) == StuckAtZero(0.2)
-    assert cli.parse_fault_model("row_faults:tile=8x8", 0.2).rate == 0.2
-    assert cli.parse_fault_model("stuck_at_zero:rate=0.3", 0.2) == StuckAtZero(0.3)
+    assert fault_flags.parse("stuck_at_zero", 0.2) == StuckAtZero(0.2)
+    assert fault_flags.parse("row_faults:tile=8x8", 0.2).rate == 0.2
+    assert fault_flags.parse("stuck_at_zero:rate=0.3", 0.2) == StuckAtZero(0.3)
     pair = "differential_pair:stuck_off=0.02,stuck_on=0.01"
-    assert cli.parse_fault_model(pair, 0.2) == StuckCells(0.02, 0.01)
-    exact = cli.parse_fault_model("clustered_faults", 0.2, exact=True)
+    assert fault_flags.parse(pair, 0.2) == StuckCells(0.02, 0.01)
+    exact = fault_flags.parse("clustered_faults:exact=true", 0.2)
     assert exact.exact and exact.rate == 0.2
-    assert isinstance(cli.parse_fault_model(SPECS["composition"], 0.2, [0.3]), Composed)
+    assert isinstance(fault_flags.parse(SPECS["composition"], 0.2, [0.3]), Composed)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +174,12 @@ def test_a_text_without_a_rate_gets_one():
         ("differential_pair", {}, "expected stuck cells.*give it shares"),
         ("stuck_at_zero:rate=0.1+differential_pair", {}, "expected stuck cells"),
         ("lognormal_variation:sigma=0.1", {"rates": [0.1]}, "expected a fault model with a rate"),
-        ("row_faults", {"exact": True}, "with --exact.*leave --exact out"),
-        (SPECS["composition"], {"exact": True}, "write exact=true in a part"),
+        ("row_faults:exact=true", {}, "has no key 'exact'"),
         ("stuck_at_zero", {"rates": [1.0]}, r"in \[0, 1\)"),
         ("column_faults:rate=0.1,stuck=on", {}, "needs a `mapping`"),
     ],
 )
 def test_errors_name_the_flag_what_was_expected_and_how_to_mend_it(text, options, message):
     with pytest.raises(ValueError, match=message) as found:
-        cli.parse_fault_model(text, **{"otherwise": 0.1, **options})
+        fault_flags.parse(text, **{"otherwise": 0.1, **options})
     assert str(found.value).startswith(f"--fault_model='{text}': ")

@@ -22,6 +22,7 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
     run_main(
         "levels",
         f"--model={model_path}",
+        "--data=digits",
         "--bits=4,2",
         "--methods=kmeans",
         "--chips=3",
@@ -60,11 +61,12 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
         (["--bits=x"], "--bits must be"),
         (["--methods=octave"], "--methods must be"),
         (["--quantizations=int8,int8"], "--quantizations must be"),
-        (["--fault_model=row_faults", "--exact"], "leave --exact out"),
+        (["--fault_model=row_faults:exact=true"], "has no key 'exact'"),
         (["--fault_model=drift:seconds=9,nu=0.1", "--fault_rate=0.1"], "a rate to sweep"),
         (["--fault_rate=1.0"], r"in \[0, 1\)"),
         (["--model=nowhere.keras"], "no such file"),
         (["--data=nowhere"], "nowhere"),
+        ([], "--data is missing"),
     ],
 )
 def test_bad_input_leaves_nothing(model_path, tmp_path, arguments, message):

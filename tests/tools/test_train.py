@@ -7,7 +7,7 @@ import pytest
 
 from keras_rram import data, faults, faulty_layers, population
 from tests.classifiers import right_answers
-from tests.run_tools import run_main, run_tool
+from tests.run_tools import load_tool, run_in_turn, run_main, run_tool
 
 QUICK = ["--train_images=200", "--epochs=2", "--validation_images=100", "--batch_size=50"]
 
@@ -64,8 +64,9 @@ def test_follows_chips_of_another_fault_model_and_keeps_to_it(tmp_path, capsys):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["fault_model"], config["fault_rate"]) == (pairs, 0.1)
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
-    images, labels = data.load("digits").subset(train=60).arrays("test", 30)
-    (chip,) = population(faults.parse(pairs), 1)
+    # Training images that were set aside, never test images.
+    images, labels = data.load("digits").split(30).subset(train=60).arrays("validation")
+    (chip,) = population(faults.parse(pairs), 1, stream="validation")
     with (tmp_path / "run" / "history.csv").open() as file:
         (row,) = csv.DictReader(file)
     expected = right_answers(model, chip, images, labels).mean()
@@ -76,13 +77,62 @@ def test_follows_chips_of_another_fault_model_and_keeps_to_it(tmp_path, capsys):
     run_main("train", *again, f"--fault_model={pairs}")
 
 
+@pytest.mark.slow
+def test_the_record_beside_the_model_says_what_it_was_trained_on(trained):
+    config = json.loads((trained[0] / "config.json").read_text())
+    digits = data.load("digits")
+    assert config["data"]["source"] == "digits"
+    assert config["data"]["fingerprint"] == digits.fingerprint
+    assert (config["train_images"], config["validation_images"]) == (200, 100)
+    training = load_tool("evaluate").inputs.Training.beside(trained[0] / "model.keras")
+    assert (training.data, training.fingerprint) == ("digits", digits.fingerprint)
+    assert (training.seed, training.drop_rate, training.scope) == (3, 0.2, ("blocks",))
+
+
+@pytest.mark.slow
+def test_noise_in_each_step_and_fresh_chips_take_part(tmp_path):
+    """Each changes the weights that come out, and a run with them goes on exactly."""
+    quick = ["--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1"]
+    quick += ["--recipe=mnist", "--drop_rate=0", "--fault_rate=0.1"]
+    cases = {
+        "plain": [],
+        "noise": ["--noise=0.3"],
+        "cells": ["--noise=lognormal_variation:sigma=0.5"],
+        "chips": ["--fresh_chips=row_faults:rate=0.3", "--fresh_every=2"],
+    }
+    found = {}
+    for name, arguments in cases.items():
+        run = ["train", *quick, *arguments, f"--out={tmp_path}/{name}"]
+        assert not any(run_in_turn([*run, "--epochs=2"])), name
+        model = keras.models.load_model(tmp_path / name / "model.keras")
+        found[name] = np.concatenate([np.ravel(weights) for weights in model.get_weights()])
+    distances = [np.abs(found[name] - found["plain"]).max() for name in list(cases)[1:]]
+    assert min(distances) > 1e-3
+    run = ["train", *quick, *cases["chips"], f"--out={tmp_path}/stopped"]
+    other = ["--fresh_chips=row_faults:rate=0.2", "--epochs=2", "--resume"]
+    first, mixed, resumed = run_in_turn(
+        [*run, "--epochs=1"], [*run, *other], [*run, "--epochs=2", "--resume"]
+    )
+    assert not first and not resumed and "fresh_chips" in mixed
+    model = keras.models.load_model(tmp_path / "stopped" / "model.keras")
+    again = np.concatenate([np.ravel(weights) for weights in model.get_weights()])
+    np.testing.assert_array_equal(again, found["chips"])
+    config = json.loads((tmp_path / "noise" / "config.json").read_text())
+    assert config["drop_connect"]["noise"]["config"] == {"sigma": 0.3}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--drop_rate=1.0"], r"must be in [0, 1)"),
         (["--fault_rate=-0.1"], r"must be in [0, 1)"),
         (["--fault_model=row_fault"], "did you mean 'row_faults'"),
-        (["--fault_model=row_faults", "--exact"], "leave --exact out"),
+        (["--fault_model=row_faults:exact=true"], "has no key 'exact'"),
+        (["--noise=-0.1"], "--noise='-0.1'"),
+        (["--noise=row_faults:rate=0.1"], "FreshChips"),
+        (["--fresh_chips=row_fault"], "--fresh_chips='row_fault': "),
+        (["--fresh_every=2"], "--fresh_every goes with --fresh_chips"),
+        (["--validation_images=4000"], "must leave some of the 4000 training images"),
         (["--data=nowhere"], "nowhere"),
         (["--batch_size=5000"], "5000"),
         (["--replaced=4"], "belongs to --model=resnet20"),

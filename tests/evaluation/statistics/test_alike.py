@@ -101,7 +101,7 @@ def test_equal_differences_may_be_of_either_sign():
 
 
 def test_equal_chips_do_not_end_a_stop_rule():
-    rule = StopRule(0.01, max_chips=400, test_images=2048)
+    rule = StopRule(0.01).looks(max_chips=400, test_images=2048)
     plan = rule.first_plan()
     right = np.arange(plan.images_per_chip) % 4 > 0
     sizes = [plan.chips]

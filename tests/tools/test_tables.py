@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 
 from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.comparison import paired_difference, variance_split
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.tables import aligned, comparison_table, population_table, variance_table
+from tools import report, tables
 
 IMAGES = 200
 
@@ -21,8 +23,32 @@ def population(mean, chips=8, rate=0.1, **repair):
     return PopulationResult("m", "d", faults, rate, 0, "keras", 0.98, tuple(found), **repair)
 
 
-def test_columns_are_aligned_to_the_right():
-    assert aligned([["a", "bcd"], ["ef", "g"]]) == " a  bcd\nef    g"
+def population_table(*arguments):
+    return report.text(*tables.population(*arguments))
+
+
+def comparison_table(rows):
+    return report.text(*tables.comparison(rows))
+
+
+def test_a_terminal_gets_a_table_of_the_same_cells(capsys, monkeypatch):
+    cells, notes = tables.population([population(0.9).summary()])
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "90")
+    report.show(cells, notes)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines[:-3])) <= 90 and "\u2500" in "".join(lines)
+    assert "88.25" in " ".join(lines) and lines[-1] == notes[-1]
+
+
+def test_rows_keep_their_types_and_columns_are_aligned_to_the_right():
+    cells = report.table([{"a": "ef", "bcd": "g"}])
+    assert report.text(cells, ["end"]) == " a bcd\nef   g\nend"
+    assert report.markdown(cells) == "| a | bcd |\n| --- | --- |\n| ef | g |"
+    numbers = report.table([{"bits": 4, "mean": 0.5}, {"bits": None, "mean": 1.0}])
+    assert numbers.to_csv(index=False) == "bits,mean\n4,0.5\n,1.0\n"
+    cells = report.in_percent(numbers, ["mean"])
+    assert cells.to_numpy().tolist() == [[4, "50.00"], ["-", "100.00"]]
 
 
 def test_a_population_is_in_percent_and_names_its_access_tier():
@@ -74,7 +100,7 @@ def test_a_comparison_has_the_sign_of_the_first_and_warns_of_other_tiers():
 
 def test_a_variance_split_names_its_sources():
     split = variance_split({0: population(0.95), 1: population(0.9)})
-    text = variance_table({0.1: split})
+    text = report.text(*tables.variance({0.1: split}))
     lines = text.splitlines()
     assert [line.split()[1] for line in lines[1:4]] == ["seed", "chip", "image"]
     assert "of one answer" in lines[-1] and "clipped" in text

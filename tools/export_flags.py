@@ -1,0 +1,45 @@
+"""How a written TFLite file is verified: the flags of the tools that write some."""
+
+from typing import Any
+
+from absl import flags
+
+from . import cli
+
+flags.disclaim_key_flags()
+
+FLAGS = flags.FLAGS
+
+
+@cli.section("verification")
+def define(micro_images: int) -> None:
+    """Defines the thresholds and the images of TensorFlow Lite Micro."""
+    flags.DEFINE_float(
+        "min_agreement", 0.98, "Share of images with Keras's class to be reached.", 0.0, 1.0
+    )
+    flags.DEFINE_float(
+        "max_accuracy_difference", 0.01, "Allowed difference to Keras's accuracy.", 0.0, 1.0
+    )
+    flags.DEFINE_integer(
+        "micro_images", micro_images, "Images to run int8 files on in TFLite Micro.", lower_bound=0
+    )
+
+
+def options(dataset: Any, quantization: str) -> dict[str, Any]:
+    """Returns what the flags say of an export from a data set, by the names of its arguments."""
+    from keras_rram.export import Thresholds
+
+    from . import inputs
+
+    is_calibrated = quantization in ("int8", "int16x8")
+    return {
+        "quantization": quantization,
+        "calibration": inputs.calibration(dataset) if is_calibrated else None,
+        "thresholds": Thresholds(
+            agreement=FLAGS.min_agreement, accuracy=FLAGS.max_accuracy_difference
+        ),
+        "micro_images": FLAGS.micro_images,
+        "data": dataset.name,
+        "command": cli.command(is_public=True),
+        "commit": cli.commit(),
+    }

@@ -1,0 +1,210 @@
+"""The model and the data of a tool: their flags, and what the model's folder says of them."""
+
+import json
+import os
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+from absl import flags
+
+from . import cli
+
+flags.disclaim_key_flags()
+
+FLAGS = flags.FLAGS
+
+
+@cli.section("model")
+def define_model(convert: bool = False) -> None:
+    """Defines `--model`, and `--convert` and `--where` if the tool takes plain models."""
+    flags.DEFINE_string("model", None, "Trained model, a .keras file.")
+    if convert:
+        flags.DEFINE_bool("convert", False, "Put the weights of a plain Keras model on a chip.")
+        flags.DEFINE_list(
+            "where",
+            None,
+            "With --convert: scope or roles on it; default: as trained, or all.",
+        )
+
+
+@cli.section("data")
+def define_source(default: str | None = None) -> None:
+    """Defines `--data`, with or without a default, `--data_dir` and `--download`."""
+    flags.DEFINE_string(
+        "data",
+        default,
+        "digits (offline, 5,000 of MNIST's training digits), mnist, cifar10, or an .npz file."
+        + ("" if default else " Default: what the model was trained on, by the file beside it."),
+    )
+    define_data_dir()
+
+
+@cli.section("data")
+def define_data_dir() -> None:
+    """Defines `--data_dir` and `--download`."""
+    flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
+    flags.DEFINE_bool("download", False, "Download the dataset if it is not in --data_dir.")
+
+
+@cli.section("data")
+def define_data(images: int | None = None, calibration: int = 0) -> None:
+    """Defines the flags of `define_source`, `--images`, and `--calibration_images` if wanted.
+
+    Args:
+        images: how many test images; None: all.
+        calibration: how many training images, of tools that need some.
+    """
+    define_source()
+    flags.DEFINE_integer("images", images, "Test images, a stratified part.", lower_bound=1)
+    if calibration:
+        flags.DEFINE_integer(
+            "calibration_images", calibration, "Training images for calibration.", lower_bound=1
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model was trained, as the file beside it says; None where it does not.
+
+    The file is `config.json` of `tools.train`, or `record.json` of `tools.reproduce`. `data` is
+    what `--data` was, `fingerprint` that of the images and their normalization, and `scope` what
+    was on faulty hardware. The command is without the folder of the data.
+    """
+
+    name: str | None = None
+    command: str | None = None
+    commit: str | None = None
+    seed: int | None = None
+    drop_rate: float | None = None
+    data: str | None = None
+    fingerprint: str | None = None
+    scope: str | tuple[str, ...] | None = None
+
+    @classmethod
+    def beside(cls, model: str | os.PathLike[str]) -> "Training":
+        """Reads the file in the folder of a model; without one, nothing is known."""
+        for name in ("config.json", "record.json"):
+            place = pathlib.Path(model).parent / name
+            if place.is_file():
+                held = json.loads(place.read_text(encoding="utf-8"))
+                break
+        else:
+            return cls()
+        data = held.get("data", held.get("dataset"))
+        if not isinstance(data, dict):
+            data = {"source": data}
+        scope = held.get("scope")
+        return cls(
+            held.get("model", held.get("network")),
+            cli.without_paths(held["command"]) if held.get("command") else None,
+            held.get("commit"),
+            held.get("seed"),
+            held.get("drop_rate", (held.get("drop_connect") or {}).get("rate")),
+            data.get("source"),
+            data.get("fingerprint"),
+            tuple(scope) if isinstance(scope, list) else scope,
+        )
+
+    def origin(self) -> dict[str, Any] | None:
+        """Returns command, commit, seed, drop rate and name for a file of results."""
+        names = ("command", "commit", "seed", "drop_rate", "name")
+        return {name: getattr(self, name) for name in names} if self.command else None
+
+
+def load_model(path: str | None) -> Any:
+    """Returns the Keras model of a `.keras` file.
+
+    Raises:
+        ValueError: if the file is missing or holds no model.
+    """
+    if not path:
+        raise ValueError("--model is missing: name a .keras file.")
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"--model='{path}': there is no such file.")
+    import keras
+
+    import keras_rram  # noqa: F401  (registers the layers that the file may hold)
+
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:
+        raise ValueError(f"--model='{path}' cannot be loaded: {error}") from error
+
+
+def faulty_model(path: str | None) -> Any:
+    """Returns a model with Drop-Connect layers: those of the file, or with `--convert` their twins.
+
+    Raises:
+        ValueError: if it has none, or has them and is to be converted.
+    """
+    convert, where = FLAGS.convert, FLAGS.where
+    if where is not None and not convert:
+        raise ValueError("--where goes with --convert.")
+    model = load_model(path)
+    from keras_rram import faulty_layers, to_drop_connect
+
+    if convert:
+        return to_drop_connect(model, 0.0, where or Training.beside(str(path)).scope)
+    if not faulty_layers(model):
+        raise ValueError(
+            f"'{path}' has no Drop-Connect layer that faults could go to. Give --convert to put "
+            "its weights on faulty hardware (--where=blocks for a part of them)."
+        )
+    return model
+
+
+def load_data(training: Training | None = None) -> Any:
+    """Returns the data set of `--data`, or else the one that the model was trained on.
+
+    Raises:
+        ValueError: if neither is known, or if they differ.
+    """
+    from keras_rram import data
+
+    training = training or Training()
+    source = FLAGS.data or training.data
+    if source is None:
+        raise ValueError(
+            "--data is missing, and no config.json beside the model says what it was trained on: "
+            "name digits, mnist, cifar10, or an .npz file."
+        )
+    dataset = data.load(source, FLAGS.data_dir, FLAGS.download)
+    if source != training.data and training.data is not None:
+        if dataset.fingerprint == training.fingerprint:
+            return dataset
+        raise ValueError(
+            f"expected --data={training.data}, which the model was trained on by the file beside "
+            f"it, or no --data. Received: --data={source}"
+            + (" (MNIST's training digits)" if source == "digits" else "")
+        )
+    return dataset
+
+
+def load(faulty: bool = True) -> tuple[Any, Any, tuple[Any, Any]]:
+    """Returns the model, its data set, and `--images` test images with their labels.
+
+    Args:
+        faulty: whether the model must have layers on faulty hardware.
+
+    Raises:
+        ValueError: if the flags do not fit, or the images do not fit the model.
+    """
+    from keras_rram.data import check_images
+
+    model = faulty_model(FLAGS.model) if faulty or FLAGS.convert else load_model(FLAGS.model)
+    dataset = load_data(Training.beside(FLAGS.model))
+    images, labels = dataset.arrays("test", image_count(dataset))
+    return model, dataset, (check_images(model, images), labels)
+
+
+def image_count(dataset: Any) -> int | None:
+    """Returns `--images`, or where it was not given no more than there are."""
+    count = FLAGS.images
+    return count if FLAGS["images"].present or not count else min(count, len(dataset.test_labels))
+
+
+def calibration(dataset: Any) -> Any:
+    """Returns `--calibration_images` training images, preprocessed: a stratified part."""
+    count = min(FLAGS.calibration_images, len(dataset.train_labels))
+    return dataset.arrays("train", count)[0]
