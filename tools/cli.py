@@ -59,11 +59,10 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
         _choose_backend()
         _import_keras_quietly()
         try:
-            if FLAGS.flag_values_dict().get("help_faults"):
-                from .fault_flags import print_help
-
-                print_help()
-                return
+            for flag, module in (("help_faults", "fault_flags"), ("help_repairs", "repair_flags")):
+                if FLAGS.flag_values_dict().get(flag):
+                    importlib.import_module(f".{module}", __package__).print_help()
+                    return
             main(arguments)
         except KeyboardInterrupt:
             fail("interrupted; what was finished is kept.", code=130)

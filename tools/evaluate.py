@@ -21,11 +21,14 @@ differential pairs, broken as on a measured chip, at twice and thrice its rate:
       --fault_model=differential_pair:stuck_off=0.0904,stuck_on=0.0175 --out=runs/pairs
 
 The same with the arrays' converters and read noise computed tile by tile, which is slower; and each
-chip's batch normalization recalibrated on unlabelled training images before it is evaluated:
+chip repaired before it is evaluated, by recalibration on unlabelled training images or from the
+chip's map (`--help_repairs` has the names and keys):
 
   python -m tools.evaluate --model=runs/digits/model.keras --array=adc_bits=6,read_noise=0.01 \
       --chips=20 --out=runs/arrays
   python -m tools.evaluate --model=runs/digits/model.keras --repair=batch_norm --out=runs/repaired
+  python -m tools.evaluate --model=runs/digits/model.keras --repair=remap+batch_norm:images=64 \
+      --out=runs/remapped
 
 The folder `--out` gets a line in `chips.jsonl` after each chip, so that a run that was killed goes
 on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chips.csv` and figures.
@@ -40,7 +43,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, report
+from . import cli, fault_flags, inputs, repair_flags, report
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
@@ -67,8 +70,7 @@ flags.DEFINE_float(
     None,
     "Stop when the mean's interval is that narrow; --chips is a cap.",
 )
-flags.DEFINE_enum("repair", "none", ["none", "batch_norm"], "What is done to each chip first.")
-flags.DEFINE_integer("repair_images", 512, "Training images for --repair.", lower_bound=1)
+repair_flags.define()
 flags.DEFINE_bool("bootstrap", False, "Give the two-way bootstrap interval too, as a check.")
 flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield at.")
 flags.DEFINE_integer("jobs", 1, "Processes; -1 for one on each core.")
@@ -83,8 +85,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     thresholds = cli.numbers("yield_at", "[0, 1]")
     rates = None if FLAGS.fault_rates is None else cli.numbers("fault_rates", "[0, 1)")
-    if FLAGS["repair_images"].present and FLAGS.repair == "none":
-        raise ValueError("--repair_images goes with --repair=batch_norm.")
+    plan = repair_flags.plan()
     fault_model = fault_flags.given(0.1, rates)
     array = _array()
     model, dataset, data = inputs.load()
@@ -109,8 +110,7 @@ def main(argv: Sequence[str]) -> None:
         "data": dataset.name,
         "fault_model": spec(fault_model),
         "array": None if array is None else dataclasses.asdict(array),
-        "repair": FLAGS.repair,
-        "repair_images": None if FLAGS.repair == "none" else FLAGS.repair_images,
+        "repair": "none" if plan is None else str(plan),
     }
     report.write_json(folder / "config.json", config, indent=2)
     for result in results:
@@ -131,22 +131,8 @@ def _options(dataset: Any) -> dict[str, Any]:
     options["stop"] = FLAGS.target_half_width
     if FLAGS.quantization == "int8":
         options["calibration"] = inputs.calibration(dataset)
-    if FLAGS.repair == "batch_norm":
-        from keras_rram.repair.batch_norm import BatchNormRecalibration
-
-        options["repair"] = BatchNormRecalibration(_unlabelled(dataset, FLAGS.repair_images))
+    options["repair"] = repair_flags.given(dataset)
     return options
-
-
-def _unlabelled(dataset: Any, count: int) -> Any:
-    """Returns training images, drawn without a look at their labels."""
-    import numpy as np
-
-    images = dataset.train_images
-    if count > len(images):
-        raise ValueError(f"--repair_images={count}: there are {len(images):,} training images.")
-    chosen = np.random.default_rng(0).choice(len(images), count, replace=False)
-    return dataset.normalize(images[np.sort(chosen)])
 
 
 def _array() -> Any:

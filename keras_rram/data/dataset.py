@@ -43,7 +43,7 @@ class Dataset:
     Example:
 
     ```python
-    dataset = keras_rram.data.sources.load("digits").split(0.1)
+    dataset = keras_rram.data.load("digits").split(0.1)
     model.fit(
         dataset.batches(64, seed=0),
         steps_per_epoch=dataset.steps_per_epoch(64),

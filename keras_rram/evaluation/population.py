@@ -101,7 +101,7 @@ def evaluate_population(
     Example:
 
     ```python
-    dataset = keras_rram.data.sources.load("digits")
+    dataset = keras_rram.data.load("digits")
     result = evaluate_population(model, StuckAtZero(0.1), dataset.arrays("test"), chips=100)
     print(result.mean, result.mean_interval(), result.yield_at(0.9))
     ```

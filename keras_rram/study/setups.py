@@ -40,7 +40,7 @@ class Setup:
     """How a panel is run at one scale.
 
     Attributes:
-        dataset: name of the dataset, see `keras_rram.data.sources.load`.
+        dataset: name of the dataset, see `keras_rram.data.load`.
         train_images: training images, a stratified part; None for all.
         recipe: how to train.
         builder: name of the builder in `keras_rram.models`.

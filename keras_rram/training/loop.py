@@ -139,7 +139,7 @@ def train(
     Example:
 
     ```python
-    dataset = keras_rram.data.sources.load("digits")
+    dataset = keras_rram.data.load("digits")
     model = keras_rram.models.mini_mobilenet(2, drop_connect=0.1)
     result = train(model, dataset, RECIPES["digits"], seed=0)
     ```

@@ -171,23 +171,23 @@ def normalized(tmp_path_factory):
 def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path, capsys):
     common = ["evaluate", f"--model={normalized}", DATA, "--images=200", "--chips=3"]
     common.append("--fault_rates=0.3")
-    repaired = [*common, "--repair=batch_norm", "--repair_images=64"]
+    repaired = [*common, "--repair=batch_norm:images=64"]
     both = f"{tmp_path}/repaired,{tmp_path}/plain"
-    *errors, mixed, litert, alone, many = run_in_turn(
+    *errors, mixed, litert, unknown, many = run_in_turn(
         [*common, f"--out={tmp_path}/plain", "--engine=keras"],
         [*repaired, f"--out={tmp_path}/repaired"],
         ["compare", f"--runs={both}", f"--out={tmp_path}/compared", "--labels=repaired,plain"],
         [*repaired, f"--out={tmp_path}/plain", "--resume"],
         [*repaired, f"--out={tmp_path}/litert", "--engine=litert"],
-        [*common, f"--out={tmp_path}/alone", "--repair_images=64"],
-        [*repaired, f"--out={tmp_path}/many", "--repair_images=1000000"],
+        [*common, f"--out={tmp_path}/alone", "--repair=batchnorm"],
+        [*common, f"--out={tmp_path}/many", "--repair=batch_norm:images=1000000"],
     )
     assert "Not of one access tier. Access tier B" in capsys.readouterr().out
     assert not any(errors)
     assert "What differs is repair: " in mixed
     assert "expected engine='keras' (or 'auto') with a repair" in litert
-    assert "--repair_images goes with --repair" in alone
-    assert "--repair_images=1000000: there are 4,000 training images" in many
+    assert "did you mean 'batch_norm'" in unknown
+    assert "The data set has 4,000 training images" in many
     plain, found = (
         json.loads((tmp_path / name / "results.json").read_text())["summary"][0]
         for name in ("plain", "repaired")
@@ -286,7 +286,7 @@ def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normal
         [*common, varied, f"--out={tmp_path}/varied", "--engine=keras"],
         [*swept, f"--out={tmp_path}/keras", "--engine=keras", "--resume", "--chips=3"],
         ["evaluate", f"--model={normalized}", DATA, "--images=50", "--chips=2",
-         f"--fault_model={pairs}", "--repair=batch_norm", "--repair_images=64",
+         f"--fault_model={pairs}", "--repair=batch_norm:images=64",
          f"--out={tmp_path}/repaired"],
         [*common, "--fault_rates=0.05,0.1", f"--out={tmp_path}/keras", "--engine=keras",
          "--resume", "--fault_model=differential_pair:stuck_on=0.0175"],

@@ -134,7 +134,8 @@ def test_calibration_on_chips_further_images_micro_and_a_cross_check(model_path,
         json.loads((tmp_path / "out" / f"{name}.tflite.json").read_text())
         for name in ("base", "chip_0_00000", "chip_0_00001")
     )
-    assert [chip["seed"] for chip in first["calibration"]["chips"]] == [1, 1]
+    assert {chip["stream"] for chip in first["calibration"]["chips"]} == {"calibration"}
+    assert [chip["index"] for chip in first["calibration"]["chips"]] == [0, 1]
     assert first["ranges"] == base["ranges"]
     assert 0 < first["ranges"]["smallest"] <= first["ranges"]["mean"]
     assert first["data"] == "digits"
