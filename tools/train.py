@@ -63,9 +63,7 @@ flags.DEFINE_list(
 )
 inputs.define_source(default="digits")
 flags.DEFINE_integer("train_images", None, "Use this many training images, a stratified part.")
-flags.DEFINE_string(
-    "recipe", None, "Recipe by name; default: by dataset. See keras_rram.training."
-)
+flags.DEFINE_string("recipe", None, "Recipe by name; default: by dataset. See keras_rram.training.")
 flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.")
 flags.DEFINE_integer("batch_size", None, "Batch size, instead of the recipe's.")
 flags.DEFINE_float("learning_rate", None, "Learning rate, instead of the recipe's.")
