@@ -4,17 +4,16 @@ The outputs of the layers of these names, on 20 chips with 30% of their weights 
 
   python -m tools.channel_shifts --models=runs/batch/model.keras,runs/instance/model.keras \
       --layers=block2_depthwise_bn,block2_depthwise_in --titles=batch,instance \
-      --fault_rate=0.3 --data=mnist --out=runs/shifts
+      --fault_rate=0.3 --out=runs/shifts
 
 The folder `--out` gets `channel_shifts.png` and `channel_shifts.json`.
 """
 
-import json
 from collections.abc import Sequence
 
 from absl import flags
 
-from . import cli, fault_flags, inputs
+from . import cli, fault_flags, inputs, report
 
 FLAGS = flags.FLAGS
 
@@ -22,22 +21,17 @@ flags.DEFINE_list("models", None, "Trained models, .keras files.")
 flags.DEFINE_list("layers", None, "A layer of each model, or one name for all.")
 flags.DEFINE_list("titles", None, "A title for each model; default: its file.")
 fault_flags.define(otherwise="0.3")
-flags.DEFINE_integer("chips", 20, "Chips.", lower_bound=2)
-flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
-inputs.define_source(default="digits")
-flags.DEFINE_integer("images", 256, "Test images.", lower_bound=2)
+fault_flags.define_chips(20, least=2)
+inputs.define_data(images=256)
 flags.DEFINE_string("out", None, "Folder for the results.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Measures, draws and writes."""
     del argv
-    import keras
-
     from keras_rram import population
     from keras_rram.evaluation.channel_shifts import channel_shifts
     from keras_rram.faults import spec
-    from keras_rram.files import written_whole
     from keras_rram.plots.channels import channel_clouds
 
     if not FLAGS.models or not FLAGS.layers:
@@ -51,10 +45,12 @@ def main(argv: Sequence[str]) -> None:
                 f"{len(FLAGS.models)}"
             )
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.3)
-    chips = population(fault_model, FLAGS.chips, FLAGS.seed)
-    images, _ = inputs.load_data().arrays("test", FLAGS.images)
+    chips = population(fault_model, FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
+    dataset = inputs.load_data(inputs.Training.beside(FLAGS.models[0]))
+    images, _ = dataset.arrays("test", inputs.image_count(dataset))
+    print(inputs.describe(dataset, images))
     found = {
-        title: channel_shifts(keras.models.load_model(path), layer, images, chips)
+        title: channel_shifts(inputs.load_model(path), layer, images, chips)
         for title, path, layer in zip(titles, FLAGS.models, names, strict=True)
     }
     folder = cli.output_folder(FLAGS.out)
@@ -71,8 +67,7 @@ def main(argv: Sequence[str]) -> None:
             for title, each in found.items()
         },
     }
-    with written_whole(folder / "channel_shifts.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
+    report.write_json(folder / "channel_shifts.json", record, indent=2)
     for title, each in found.items():
         print(f"{title}: shift {each.shift:.3f} rms, spread of the scale {each.spread:.1%}")
     print(f"Results: {folder}/")

@@ -142,8 +142,8 @@ def build(
     protocol: str,
     seed: int,
     rescale: bool | None = None,
-    input_shape: tuple[int, int, int] = (28, 28, 1),
-    classes: int = 10,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int | None = 10,
 ) -> keras.Model:
     """Returns a panel's untrained model.
 
