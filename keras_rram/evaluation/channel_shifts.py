@@ -6,18 +6,20 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip, erase
+from keras_rram.chips import Chip
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelShifts:
-    """How a layer's channels on each chip differ from those of the fault-free model.
+    """How a layer's channels on each chip differ from their average over all chips.
+
+    What all chips share, one model can learn: what counts is the difference between them.
 
     Attributes:
         layer: name of the layer whose outputs these are.
-        shifts: difference of a channel's mean, in deviations of the fault-free channel, shape
-            `(chips, channels)`.
-        scales: a channel's deviation, as a multiple of the fault-free one, likewise.
+        shifts: difference of a channel's mean from its average, in average deviations of the
+            channel over images, shape `(chips, channels)`.
+        scales: a channel's deviation over images, as a multiple of its average, likewise.
     """
 
     layer: str
@@ -31,11 +33,8 @@ class ChannelShifts:
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the scales over chips, root mean square over channels.
-
-        Relative to each channel's mean scale: what all chips share, one model can learn.
-        """
-        return float(np.sqrt(np.mean((self.scales.std(0) / self.scales.mean(0)) ** 2)))
+        """Standard deviation of the scales over chips, root mean square over channels."""
+        return float(np.sqrt(np.mean(self.scales.std(0) ** 2)))
 
 
 def channel_shifts(
@@ -71,15 +70,13 @@ def channel_shifts(
         axes = tuple(range(outputs.ndim - 1))
         return outputs.mean(axes), outputs.std(axes)
 
-    with erase(model):
-        mean, deviation = statistics()
-    # A channel that is constant without faults has no deviation to count in.
-    live = deviation > 1e-6 * deviation.max()
     found = []
     for chip in chips:
         with chip.program(model):
             found.append(statistics())
-    means, deviations = (np.stack(each)[:, live] for each in zip(*found, strict=True))
-    return ChannelShifts(
-        layer, (means - mean[live]) / deviation[live], deviations / deviation[live]
-    )
+    means, deviations = (np.stack(each) for each in zip(*found, strict=True))
+    # A channel that is constant on every chip has no deviation to count in.
+    live = deviations.mean(0) > 1e-6 * deviations.max()
+    means, deviations = means[:, live], deviations[:, live]
+    average = deviations.mean(0)
+    return ChannelShifts(layer, (means - means.mean(0)) / average, deviations / average)

@@ -16,7 +16,7 @@ _INCHES = 3.0
 def channel_clouds(shifts: Mapping[str, ChannelShifts], path: str | os.PathLike) -> None:
     """Draws the shift and the scale of each channel on each chip, a panel for each network.
 
-    Every dot is one channel on one chip; without faults all would lie on the cross.
+    Every dot is one channel on one chip; were all chips alike, all would lie on the cross.
 
     Args:
         shifts: title -> what was measured.
@@ -53,7 +53,9 @@ def channel_clouds(shifts: Mapping[str, ChannelShifts], path: str | os.PathLike)
     width = 1.15 * float(np.quantile(np.abs(everything[0]), 0.995)) or 1.0
     axes[0].set_xlim(-width, width)
     axes[0].set_ylim(0, 1.1 * max(1.0, float(np.quantile(everything[1], 0.995))))
-    axes[0].set_ylabel("deviation on the chip / without faults", fontsize=8.5)
-    figure.supxlabel("shift of the mean on the chip, in deviations without faults", fontsize=8.5)
+    axes[0].set_ylabel("deviation on the chip / average over chips", fontsize=8.5)
+    figure.supxlabel(
+        "shift of the mean on the chip from its average over chips, in deviations", fontsize=8.5
+    )
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})

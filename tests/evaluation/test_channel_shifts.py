@@ -26,12 +26,12 @@ def test_means_and_deviations_are_those_of_the_faulty_matrix():
     images = np.random.default_rng(0).gamma(2, 1, (50, 9)).astype("float32")
     found = channel_shifts(model, "dense", images, CHIPS)
     kernel = to_numpy(model.get_layer("dense").kernel).astype(np.float64)
-    healthy = images @ kernel
-    for number, chip in enumerate(CHIPS):
-        faulty = images @ (kernel * chip.faults(model)["dense/kernel"].mask)
-        shift = (faulty.mean(0) - healthy.mean(0)) / healthy.std(0)
-        np.testing.assert_allclose(found.shifts[number], shift, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found.scales[number], faulty.std(0) / healthy.std(0), rtol=1e-4)
+    outputs = np.stack([images @ (kernel * c.faults(model)["dense/kernel"].mask) for c in CHIPS])
+    means, deviations = outputs.mean(1), outputs.std(1)
+    shifts = (means - means.mean(0)) / deviations.mean(0)
+    np.testing.assert_allclose(found.shifts, shifts, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.scales, deviations / deviations.mean(0), rtol=1e-4)
+    assert found.spread == pytest.approx(np.sqrt((found.scales.std(0) ** 2).mean()))
     assert found.shift == pytest.approx(np.sqrt((found.shifts**2).mean()))
     assert (to_numpy(model.get_layer("dense").fault_masks["kernel"]) == 1).all()
 
