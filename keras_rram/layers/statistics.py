@@ -161,9 +161,9 @@ def _check(model: Any, images: Any, masks: Any, batch_size: Any, passes: Any) ->
     fits = len(shape) == len(expected) + 1 and all(
         size in (None, other) for size, other in zip(expected, shape[1:], strict=True)
     )
-    if not fits or not shape[0] or np.asarray(images).dtype.kind != "f":
+    if not fits or not shape[0] or np.asarray(images).dtype.kind not in "fiu":
         raise ValueError(
-            f"`images` must be a non-empty float array of shape {('n', *expected)}, preprocessed "
+            f"`images` must be a non-empty array of numbers of shape {('n', *expected)}, preprocessed "
             f"as for the model. Received: {shape}, dtype {np.asarray(images).dtype}"
         )
 

@@ -123,8 +123,8 @@ def test_the_networks_of_this_package_have_their_statistics_gathered():
         ({"masks": 0}, "`masks` must be an integer >= 1. Received: masks=0"),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"passes": True}, "`passes` must be an integer >= 1"),
-        ({"images": np.zeros((3, 4), "float32")}, "`images` must be a non-empty float array"),
-        ({"images": np.zeros((3, INPUTS), "uint8")}, "`images` must be .*Received: .*uint8"),
+        ({"images": np.zeros((3, 4), "float32")}, "`images` must be a non-empty array of numbers"),
+        ({"images": np.zeros((3, INPUTS), bool)}, "`images` must be .*Received: .*bool"),
         ({"images": np.full((3, INPUTS), np.nan, "float32")}, "statistics that are not finite"),
     ],
 )
