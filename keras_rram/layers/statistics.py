@@ -163,8 +163,8 @@ def _check(model: Any, images: Any, masks: Any, batch_size: Any, passes: Any) ->
     )
     if not fits or not shape[0] or np.asarray(images).dtype.kind not in "fiu":
         raise ValueError(
-            f"`images` must be a non-empty array of numbers of shape {('n', *expected)}, preprocessed "
-            f"as for the model. Received: {shape}, dtype {np.asarray(images).dtype}"
+            f"`images` must be a non-empty array of numbers of shape {('n', *expected)}, "
+            f"preprocessed as for the model. Received: {shape}, dtype {np.asarray(images).dtype}"
         )
 
 
@@ -255,7 +255,7 @@ def _compiled(model: keras.Model, record: dict[str, list[Any]]) -> Callable[[np.
         run = torch.no_grad()(statistics)
 
     def call(images: np.ndarray) -> dict[str, list[Any]]:
-        found = run(ops.convert_to_tensor(images, dtype=keras.backend.floatx()))
+        found = run(ops.convert_to_tensor(images, dtype=model.inputs[0].dtype))
         return {
             name: [[np.float64(ops.convert_to_numpy(v)) for v in each] for each in calls]
             for name, calls in found.items()
