@@ -96,7 +96,10 @@ def test_a_wanted_precision_and_a_plain_model(saved, tmp_path):
         "--images=1000", f"--out={out}",
     )  # fmt: skip
     assert "reached" in output and "No figures of single chips" in output
-    assert {path.name for path in out.iterdir()} == TABLES | LOCK | {"accuracy.png", "convergence.png"}
+    assert {path.name for path in out.iterdir()} == TABLES | LOCK | {
+        "accuracy.png",
+        "convergence.png",
+    }
     summary = json.loads((out / "results.json").read_text())["summary"][0]
     assert summary["half_width"] <= 0.05 and summary["worst"] is None
 
