@@ -158,8 +158,8 @@ def test_bad_input_is_a_clear_error(model_path, tmp_path):
         ((model, "--fault_rate=0.1", "--chip=x.npz"), "--chip excludes"),
         ((model, "--chip=x.npz"), "x.npz"),
         (("--model=nowhere.keras",), "no such file"),
-        ((model, "--calibration_chips=2"), "needs --fault_rate"),
-        ((model, "--cross_check=2"), "needs chips"),
+        ((model, *DATA, "--calibration_chips=2"), "needs --fault_rate"),
+        ((model, *DATA, "--cross_check=2"), "needs chips"),
         ((model, *DATA, "--also_on=nowhere"), "nowhere"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
