@@ -70,7 +70,7 @@ def test_help_is_short_and_in_sections():
         text = run_tool("evaluate", flag)
         assert text.startswith("Evaluates a trained model on a population of faulty chips.\n")
         sections = re.findall(r"^(\w+):$", text, re.MULTILINE)
-        assert sections == ["flags", "model", "data", "faults", "chips"]
+        assert sections == ["flags", "model", "data", "faults", "chips", "repair"]
         assert (
             "  --engine: <auto|keras|litert>: What computes; auto takes the faster. [auto]" in text
         )

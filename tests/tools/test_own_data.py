@@ -92,7 +92,7 @@ def test_the_wrong_preprocessing_is_a_loud_warning_that_names_it(foreign, tmp_pa
     assert "(normalization: standard)" in printed.out
     shares = r"right on ([\d.]+)% of 200 samples, where always the same class is on ([\d.]+)%"
     right, guess = map(float, re.search(f"WARNING: .* {shares}", printed.err).groups())
-    assert right < guess + 9 and guess < 15
+    assert right < guess + 18 and guess < 15
     warning = printed.err[printed.err.index("WARNING") :]
     assert "Is the preprocessing that of the training?" in warning and "--normalize" in warning
     held = json.loads((tmp_path / "wrong" / "results.json").read_text())["summary"][0]

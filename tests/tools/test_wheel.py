@@ -55,6 +55,7 @@ def test_the_tools_run_from_an_empty_folder(installed, tmp_path):
     where = {"cwd": tmp_path, "env": environment}
     place = "import keras_rram.tools as it; print(it.__file__)"
     assert str(installed.parent) in call(installed / "python", "-c", place, **where)
+    assert list(installed.parent.glob("lib/*/site-packages/keras_rram/py.typed"))
     program = installed / "keras-rram"
     listed = call(program, **where)
     assert [line.split()[0] for line in listed.splitlines()[1:]] == list(COMMANDS)
