@@ -74,6 +74,7 @@ flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield a
 flags.DEFINE_integer("jobs", 1, "Processes; -1 for one on each core.")
 flags.DEFINE_enum("parallel", "processes", ["processes", "dask"], "Where chips are evaluated.")
 flags.DEFINE_string("scheduler", None, "Address of the Dask scheduler, tcp://host:8786.")
+report.define_figures()
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 

@@ -5,9 +5,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from . import report, tables
 
-_FIGURES = ("accuracy.png", "chips.png", "yield.png", "convergence.png")
+FLAGS = flags.FLAGS
+
+_FIGURES = ("accuracy", "chips", "yield", "convergence")
 
 
 def write_population(
@@ -52,22 +56,23 @@ def _print_bootstrap(results: Sequence[Any], seed: int) -> None:
 
 
 def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
-    from keras_rram.plots import populations as plots
+    from keras_rram import plots
 
-    drawn = ["accuracy.png"]
-    plots.accuracy_against_rate(results, folder / "accuracy.png")
+    kind = FLAGS.figures
+    plots.accuracy_against_rate(results, folder / f"accuracy.{kind}")
+    drawn = ["accuracy"]
     full = [result for result in results if result.folds == 1]
     if full:
-        plots.chip_distribution(full, folder / "chips.png")
-        plots.yield_curve(full, folder / "yield.png")
-        drawn += ["chips.png", "yield.png"]
+        plots.chip_distribution(full, folder / f"chips.{kind}")
+        plots.yield_curve(full, folder / f"yield.{kind}")
+        drawn += ["chips", "yield"]
     else:
         print(
             "No figures of single chips: each answered a part of the images, which is enough for "
             "the mean only."
         )
     if any(len(result.chips) > 1 for result in results):
-        plots.convergence(results, folder / "convergence.png")
-        drawn.append("convergence.png")
+        plots.convergence(results, folder / f"convergence.{kind}")
+        drawn.append("convergence")
     for name in set(_FIGURES) - set(drawn):
-        (folder / name).unlink(missing_ok=True)  # of a run before it was resumed
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)  # of a run before it was resumed

@@ -264,7 +264,7 @@ def _model_options() -> dict[str, Any]:
 
 
 def _write_history(folder: pathlib.Path, history: Sequence[Any]) -> None:
-    from keras_rram.plots import populations as plots
+    from keras_rram import plots
 
     rows = report.table(history)
     report.write(folder / "history.csv", rows.to_csv(index=False, lineterminator="\n"))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import keras
@@ -23,6 +23,9 @@ from keras_rram.faults import FaultModel, at_rate
 from keras_rram.files import array_sha256
 from keras_rram.layers import faulty_layers
 from keras_rram.repair import Repair, access_tier, describe_repair
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,17 @@ class RateCurve:
     def __iter__(self) -> Iterator[PopulationResult]:
         """Goes through the results."""
         return iter(self.results)
+
+    def __str__(self) -> str:
+        """One line for each fault rate."""
+        rows = self.to_frame()[["rate", "chips", "fault_free", "mean", "low", "high", "worst"]]
+        return f"{self.results[0].name or 'model'}, {self.engine}\n{rows.to_string(index=False)}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns a row for each fault rate: the figures of `PopulationResult.summary`."""
+        import pandas as pd
+
+        return pd.DataFrame([result.summary() for result in self.results])
 
 
 def evaluate_population(
