@@ -27,6 +27,12 @@ chip's batch normalization recalibrated on unlabelled training images before it 
       --chips=20 --out=runs/arrays
   python -m tools.evaluate --model=runs/digits/model.keras --repair=batch_norm --out=runs/repaired
 
+Measured chips in place of sampled ones, and which of them to throw away (`verdicts.csv`);
+`tools.program_chips` makes them of tile maps:
+
+  python -m tools.evaluate --model=runs/digits/model.keras --chip='chips/*.npz' \
+      --keep_above=0.95 --out=runs/measured
+
 The folder `--out` gets a line in `chips.jsonl` after each chip, so that a run that was killed goes
 on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chips.csv` and figures.
 `keras_rram.evaluation` documents what the files hold: `records`, `chip_result`,
@@ -40,7 +46,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, report
+from . import chip_files, cli, fault_flags, inputs, report
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
@@ -49,6 +55,7 @@ inputs.define_model(convert=True)
 inputs.define_data(calibration=300)
 fault_flags.define()
 fault_flags.define_chips(100)
+chip_files.define()
 flags.DEFINE_list(
     "fault_rates", None, "Fault rates in [0, 1). Default: that of --fault_model, or else 0.1."
 )
@@ -86,7 +93,9 @@ def main(argv: Sequence[str]) -> None:
     rates = None if FLAGS.fault_rates is None else cli.numbers("fault_rates", "[0, 1)")
     if FLAGS["repair_images"].present and FLAGS.repair == "none":
         raise ValueError("--repair_images goes with --repair=batch_norm.")
-    fault_model = fault_flags.given(0.1, rates)
+    chips = chip_files.load()
+    chip_files.options(chips)
+    fault_model = chips or fault_flags.given(0.1, rates)
     array = _array()
     model, dataset, data = inputs.load()
     options = _options(dataset)
@@ -99,6 +108,8 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.faults import spec
 
     options |= {"data": data, "out": str(folder)}
+    if chips:
+        options |= {"chips": None, "first_chip": 0}
     if rates is None:
         results = [evaluate_population(model, fault_model, **options)]
     else:
@@ -108,7 +119,8 @@ def main(argv: Sequence[str]) -> None:
         "commit": cli.commit(),
         "model": FLAGS.model,
         "data": dataset.name,
-        "fault_model": spec(fault_model),
+        "fault_model": None if chips else spec(fault_flags.given(0.1, rates)),
+        "chip": FLAGS.chip,
         "array": None if array is None else dataclasses.asdict(array),
         "repair": FLAGS.repair,
         "repair_images": None if FLAGS.repair == "none" else FLAGS.repair_images,
@@ -121,6 +133,10 @@ def main(argv: Sequence[str]) -> None:
             f"({result.reason}), engine {result.engine}."
         )
     write_population(results, thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None)
+    if chips:
+        chip_files.show(results[0])
+    if FLAGS.keep_above is not None:
+        chip_files.verdicts(results[0], folder)
     if any(result.interrupted for result in results):
         cli.fail("interrupted; --resume goes on where it stopped.", code=130)
 

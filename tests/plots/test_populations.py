@@ -204,7 +204,8 @@ def test_the_comparison_shows_the_paired_difference():
     left, right = axes_of(FIGURES["comparison"])
     found = [paired_difference(a, b) for a, b in zip(RESULTS, OTHERS, strict=True)]
     (means,) = [line for line in right.lines if line.get_marker() == "D"]
-    np.testing.assert_allclose(means.get_ydata(), [one.interval.estimate for one in found])
+    heights = np.array(means.get_ydata(), float)
+    np.testing.assert_allclose(heights, [one.interval.estimate for one in found])
     dots = [line.get_ydata() for line in right.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(dots, [one.differences for one in found])
     (bars,) = right.containers
