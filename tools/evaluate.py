@@ -21,11 +21,14 @@ differential pairs, broken as on a measured chip, at twice and thrice its rate:
       --fault_model=differential_pair:stuck_off=0.0904,stuck_on=0.0175 --out=runs/pairs
 
 The same with the arrays' converters and read noise computed tile by tile, which is slower; and each
-chip's batch normalization recalibrated on unlabelled training images before it is evaluated:
+chip repaired before it is evaluated, by recalibration on unlabelled training images or from the
+chip's map (`--help_repairs` has the names and keys):
 
   python -m tools.evaluate --model=runs/digits/model.keras --array=adc_bits=6,read_noise=0.01 \
       --chips=20 --out=runs/arrays
   python -m tools.evaluate --model=runs/digits/model.keras --repair=batch_norm --out=runs/repaired
+  python -m tools.evaluate --model=runs/digits/model.keras --repair=remap+batch_norm:images=64 \
+      --out=runs/remapped
 
 Measured chips in place of sampled ones, and which of them to throw away (`verdicts.csv`);
 `tools.program_chips` makes them of tile maps:
@@ -46,7 +49,7 @@ from typing import Any
 
 from absl import flags
 
-from . import chip_files, cli, fault_flags, inputs, report
+from . import chip_files, cli, fault_flags, inputs, repair_flags, report
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
@@ -66,16 +69,15 @@ flags.DEFINE_enum("quantization", "float32", ["float32", "int8"], "Numbers of th
 flags.DEFINE_string(
     "array",
     None,
-    "Compute every faulty layer on arrays, as KEY=VALUE,KEY=VALUE of `hardware.Analog`; an "
-    "unknown key shows all with their defaults.",
+    "Compute every faulty layer on arrays with converters and read noise, KEY=VALUE,KEY=VALUE; "
+    "--help_faults has the keys.",
 )
 flags.DEFINE_float(
     "target_half_width",
     None,
     "Stop when the mean's interval is that narrow; --chips is a cap.",
 )
-flags.DEFINE_enum("repair", "none", ["none", "batch_norm"], "What is done to each chip first.")
-flags.DEFINE_integer("repair_images", 512, "Training images for --repair.", lower_bound=1)
+repair_flags.define()
 flags.DEFINE_bool("bootstrap", False, "Give the two-way bootstrap interval too, as a check.")
 flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield at.")
 flags.DEFINE_integer("jobs", 1, "Processes; -1 for one on each core.")
@@ -89,24 +91,24 @@ flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say and writes the results."""
     del argv
+    from keras_rram.evaluation import evaluate_population, evaluate_rates
+    from keras_rram.faults import spec
+    from keras_rram.hardware.arrays import Analog, to_analog
+
     thresholds = cli.numbers("yield_at", "[0, 1]")
     rates = None if FLAGS.fault_rates is None else cli.numbers("fault_rates", "[0, 1)")
-    if FLAGS["repair_images"].present and FLAGS.repair == "none":
-        raise ValueError("--repair_images goes with --repair=batch_norm.")
+    plan = repair_flags.plan()
     chips = chip_files.load()
     chip_files.options(chips)
     fault_model = chips or fault_flags.given(0.1, rates)
-    array = _array()
+    array = cli.parsed("array", Analog.parse)
+    if array is not None and (FLAGS.quantization == "int8" or FLAGS.engine == "litert"):
+        raise ValueError("--array needs the keras engine, and --quantization=float32.")
     model, dataset, data = inputs.load()
     options = _options(dataset)
     if array is not None:
-        from keras_rram.hardware.arrays import to_analog
-
         model = to_analog(model, array, inputs.calibration(dataset))
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
-    from keras_rram.evaluation import evaluate_population, evaluate_rates
-    from keras_rram.faults import spec
-
     options |= {"data": data, "out": str(folder)}
     if chips:
         options |= {"chips": None, "first_chip": 0}
@@ -122,8 +124,7 @@ def main(argv: Sequence[str]) -> None:
         "fault_model": None if chips else spec(fault_flags.given(0.1, rates)),
         "chip": FLAGS.chip,
         "array": None if array is None else dataclasses.asdict(array),
-        "repair": FLAGS.repair,
-        "repair_images": None if FLAGS.repair == "none" else FLAGS.repair_images,
+        "repair": "none" if plan is None else str(plan),
     }
     report.write_json(folder / "config.json", config, indent=2)
     for result in results:
@@ -148,36 +149,8 @@ def _options(dataset: Any) -> dict[str, Any]:
     options["stop"] = FLAGS.target_half_width
     if FLAGS.quantization == "int8":
         options["calibration"] = inputs.calibration(dataset)
-    if FLAGS.repair == "batch_norm":
-        from keras_rram.repair.batch_norm import BatchNormRecalibration
-
-        options["repair"] = BatchNormRecalibration(_unlabelled(dataset, FLAGS.repair_images))
+    options["repair"] = repair_flags.given(dataset)
     return options
-
-
-def _unlabelled(dataset: Any, count: int) -> Any:
-    """Returns training images, drawn without a look at their labels."""
-    import numpy as np
-
-    images = dataset.train_images
-    if count > len(images):
-        raise ValueError(f"--repair_images={count}: there are {len(images):,} training images.")
-    chosen = np.random.default_rng(0).choice(len(images), count, replace=False)
-    return dataset.normalize(images[np.sort(chosen)])
-
-
-def _array() -> Any:
-    """Returns the `Analog` of --array, or None."""
-    if FLAGS.array is None:
-        return None
-    from keras_rram.hardware.arrays import Analog
-
-    if FLAGS.quantization == "int8" or FLAGS.engine == "litert":
-        raise ValueError("--array needs the keras engine, and --quantization=float32.")
-    try:
-        return Analog.parse(FLAGS.array)
-    except ValueError as error:
-        raise ValueError(f"--array: {error}") from None
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from . import report, tables
 
 FLAGS = flags.FLAGS
 
-_FIGURES = ("accuracy", "chips", "yield", "convergence")
-
 
 def write_population(
     results: Sequence[Any],
@@ -59,20 +57,20 @@ def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
     from keras_rram import plots
 
     kind = FLAGS.figures
-    plots.accuracy_against_rate(results, folder / f"accuracy.{kind}")
-    drawn = ["accuracy"]
     full = [result for result in results if result.folds == 1]
-    if full:
-        plots.chip_distribution(full, folder / f"chips.{kind}")
-        plots.yield_curve(full, folder / f"yield.{kind}")
-        drawn += ["chips", "yield"]
-    else:
+    several = [result for result in results if len(result.chips) > 1]
+    if not full:
         print(
             "No figures of single chips: each answered a part of the images, which is enough for "
             "the mean only."
         )
-    if any(len(result.chips) > 1 for result in results):
-        plots.convergence(results, folder / f"convergence.{kind}")
-        drawn.append("convergence")
-    for name in set(_FIGURES) - set(drawn):
-        (folder / f"{name}.{kind}").unlink(missing_ok=True)  # of a run before it was resumed
+    for name, draw, drawn in (
+        (f"accuracy.{kind}", plots.accuracy_against_rate, results),
+        (f"chips.{kind}", plots.chip_distribution, full),
+        (f"yield.{kind}", plots.yield_curve, full),
+        (f"convergence.{kind}", plots.convergence, several),
+    ):
+        if drawn:
+            draw(drawn, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)  # of a run before it was resumed

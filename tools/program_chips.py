@@ -105,7 +105,7 @@ def _mapping() -> Any:
     if FLAGS.mapping == "none":
         return None
     try:
-        model: Any = faults.parse(f"stuck_at_values:rate=0.1,mapping={FLAGS.mapping}")
+        model: Any = faults.parse(f"differential_pair:mapping={FLAGS.mapping}")
     except (ValueError, TypeError) as error:
         raise ValueError(f"--mapping='{FLAGS.mapping}': {error}") from None
     return model.mapping

@@ -16,7 +16,7 @@ import numpy as np
 from keras_rram import faults
 from keras_rram.chips.fault_map import OFFSET, match_map, parse_map
 from keras_rram.chips.unrolling import kernel_shape
-from keras_rram.faults import Fault, FaultModel
+from keras_rram.faults import Fault, FaultModel, KernelShape
 from keras_rram.files import written_whole
 from keras_rram.layers import faulty_layers
 
@@ -93,12 +93,19 @@ class Chip:
         stream = "" if self.stream == "evaluation" else f", stream={self.stream!r}"
         return f"Chip({name}{self.fault_model!r}, seed={self.seed}, index={self.index}{stream})"
 
-    def faults(self, model: keras.Model) -> dict[str, Fault]:
+    def faults(
+        self, model: keras.Model, written: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, Fault]:
         """Returns the fault of each kernel of `model`, by kernel name (`layer/kernel`).
 
         A fault carries the scale of its layer: with `DropConnect(rescale=True)` healthy weights are
         scaled by `1 / (1 - fault rate)`, the fault model's rate or the achieved one of a measured
         kernel. Values that weights are stuck at stay as they are.
+
+        Args:
+            model: built model with Drop-Connect layers.
+            written: kernel name -> weights that are written to the chip instead of the model's own;
+                all kernels, or None. A measured chip's faults do not depend on them.
 
         Raises:
             ValueError: if the model has no Drop-Connect layer, or if a measured map has an unknown
@@ -110,7 +117,7 @@ class Chip:
         else:
             held = {
                 name: self._sample(name, kernel, layers[name.rpartition("/")[0]])
-                for name, kernel in kernels.items()
+                for name, kernel in (kernels if written is None else written).items()
             }
         scales = self.scales(model)
         return {
@@ -126,11 +133,28 @@ class Chip:
             for name, fault in held.items()
         }
 
-    def _sample(self, name: str, kernel: keras.Variable, layer: Any) -> Fault:
+    def _sample(self, name: str, kernel: Any, layer: Any) -> Fault:
         model = cast(FaultModel, self.fault_model)
-        rng = np.random.default_rng(self._key(name))
         values = keras.ops.convert_to_numpy(kernel) if model.needs_kernel else None
-        return model.sample(kernel_shape(layer, name.rpartition("/")[2]), rng, values)
+        return self.draw(name, kernel_shape(layer, name.rpartition("/")[2]), values)
+
+    def draw(self, name: str, shape: KernelShape, kernel: np.ndarray | None = None) -> Fault:
+        """Draws the fault of an array of cells by its name, as of a model's kernel.
+
+        Args:
+            name: any text; the draws follow from it and from the chip's identity.
+            shape: the array's shape and crossbar.
+            kernel: the weights that are written there, where the fault model needs them.
+
+        Raises:
+            ValueError: if the chip was measured: its map has the kernels and no other cells.
+        """
+        if self.fault_model is None:
+            raise ValueError(
+                f"expected a chip with a fault model, to draw '{name}' from. Received: a measured "
+                "chip, of which only the map is known"
+            )
+        return self.fault_model.sample(shape, np.random.default_rng(self._key(name)), kernel)
 
     def _key(self, name: str) -> list[int]:
         """Returns the seed words of a kernel's generator."""

@@ -38,10 +38,11 @@ def kernel_shape(layer: Any, slot: str = "kernel") -> KernelShape:
     """
     shape = tuple(layer.kernels[slot].shape)
     holder, name = layer.kernel_holder(slot)
-    return KernelShape(_crossbar(holder, name, shape))
+    return KernelShape(crossbar_of(holder, name, shape))
 
 
-def _crossbar(layer: Any, slot: str, shape: tuple[int, ...]) -> Crossbar:
+def crossbar_of(layer: Any, slot: str, shape: tuple[int, ...]) -> Crossbar:
+    """Returns the crossbar of a kernel of a layer, a Keras layer too."""
     is_separable = isinstance(layer, _SEPARABLE)
     if isinstance(layer, _DEPTHWISE) or (is_separable and slot == "depthwise_kernel"):
         return Crossbar.depthwise(shape)

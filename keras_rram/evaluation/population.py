@@ -10,7 +10,7 @@ import joblib
 import keras
 import numpy as np
 
-from keras_rram.data import check_images, check_labels
+from keras_rram.data import as_arrays, check_images, check_labels
 from keras_rram.evaluation.chip_source import Faults, chip_sources, is_faultless, probe_chip
 from keras_rram.evaluation.engines.choose import RunEngine, Workload, check_choice
 from keras_rram.evaluation.fingerprint import model_sha256
@@ -89,7 +89,8 @@ def evaluate_population(
             `StuckAtZero`; or a text such as "row_faults:rate=0.1". Or chips, such as measured ones,
             all of which are evaluated.
         data: test images `(n, ...)`, preprocessed as for the model, and their labels: classes
-            `(n,)`, 0 and 1 of sigmoids, classes of a sequence; with `metric` what it takes.
+            `(n,)`, 0 and 1 of sigmoids, classes of a sequence; with `metric` what it takes. Or a
+            `tf.data.Dataset` or `keras.utils.PyDataset` of them, see `keras_rram.data.as_arrays`.
         chips: number of chips, 100 by default; with `stop`, at most.
         metric: how good a chip is: a Keras metric or its name, or a function `(model outputs,
             labels) -> score per image` of arrays. By default accuracy.
@@ -121,7 +122,7 @@ def evaluate_population(
     Example:
 
     ```python
-    dataset = keras_rram.data.sources.load("digits")
+    dataset = keras_rram.data.load("digits")
     result = evaluate_population(model, StuckAtZero(0.1), dataset.arrays("test"), chips=100)
     print(result.mean, result.mean_interval(), result.yield_at(0.9))
     ```
@@ -284,18 +285,14 @@ def check_data(
             f"Model '{model.name}' has no Drop-Connect layer that faults could go to. Convert it "
             "with `to_drop_connect(model, 0.0)`."
         )
-    if data is None or len(data) != 2:
-        raise ValueError(
-            "expected `data`, the test images and their labels. Received: "
-            f"{'None' if data is None else f'{len(data)} arrays'} (say `dataset.arrays('test')`)"
-        )
-    images = check_images(model, data[0], "test images")
+    is_pair = isinstance(data, tuple | list) and len(data) == 2
+    samples, labels = data if is_pair else as_arrays(data)
+    images = check_images(model, samples, "test images")
     outputs = getattr(model, "output_shape", None)
     if outputs is None:  # a subclassed model
         found = model(keras.ops.convert_to_tensor(images[:1]), training=False)
         outputs = keras.tree.map_structure(lambda one: (None, *one.shape[1:]), found)
         outputs = list(outputs) if isinstance(found, list | tuple) else outputs
-    labels: Any = data[1]
     if isinstance(outputs, dict | list):
         labels = keras.tree.map_structure(np.asarray, labels)
     else:

@@ -1,10 +1,9 @@
-"""Repair of a chip after it was programmed, from unlabelled images."""
+"""RepairStep of a chip after it was programmed, from unlabelled images."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -12,42 +11,28 @@ from keras import ops
 
 from keras_rram.chips.inference import ChipInference
 from keras_rram.data import check_images
-from keras_rram.faults import Fault
-from keras_rram.files import array_sha256
 from keras_rram.layers.normalization import normalize_by_batch
+from keras_rram.repair.calls import Call, replaced_calls
+from keras_rram.repair.hand import Hand, Repaired
+from keras_rram.repair.protocol import Tier
+from keras_rram.repair.statistics import pooled
+from keras_rram.repair.steps import RepairStep
 
 Tensor = Any
 Statistics = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
-class Recalibrated:
-    """What a model's statistics were before; gives them back at the end of a `with` block."""
-
-    def __init__(self, model: keras.Model, keep: bool = False):
-        self._model, self._keep = model, keep
-        self._before = {
-            name: tuple(np.array(ops.convert_to_numpy(variable)) for variable in _moving(layer))
-            for name, layer in _normalizations(model).items()
-        }
-
-    def __enter__(self) -> keras.Model:
-        """Returns the recalibrated model."""
-        return self._model
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Restores the statistics, error or not, unless they are to be kept."""
-        if not self._keep:
-            _assign(self._model, self._before)
+MOMENTS = ("both", "mean")
+"""Which statistics a recalibration gathers anew: mean and variance, or the mean alone."""
 
 
 def recalibrate_batch_norm(
-    model: keras.Model, images: np.ndarray, batch_size: int = 256, keep: bool = False
-) -> Recalibrated:
+    model: keras.Model,
+    images: np.ndarray,
+    batch_size: int = 256,
+    keep: bool = False,
+    moments: str = "both",
+) -> Repaired:
     """Gathers the statistics of batch normalization anew, on the chip that is programmed.
 
     A fault changes the mean and the variance of what comes out of a layer, and the moving
@@ -72,6 +57,8 @@ def recalibrate_batch_norm(
         images: training images `(n, ...)`, preprocessed as for the model.
         batch_size: images in a batch, at most; all batches have the same size but for one image.
         keep: whether the statistics stay at the end of a `with` block.
+        moments: "both", or "mean": the variances stay those of training, and a mean needs fewer
+            images than a variance does.
 
     Returns:
         A context manager, which restores the statistics at the end. Without `with` they stay. For
@@ -88,63 +75,50 @@ def recalibrate_batch_norm(
         model.evaluate(test_images, test_labels)
     ```
     """
-    before = Recalibrated(model, keep)
-    _assign(model, _Gatherer(model, images, batch_size).gather())
+    before = Repaired(model, keep)
+    check_moments(moments)
+    gathered = _Gatherer(model, images, batch_size).gather()
+    assign_statistics(normalizations(model), gathered, moments)
     return before
 
 
 @dataclass(frozen=True, eq=False)
-class BatchNormRecalibration:
+class BatchNormRecalibration(RepairStep):
     """`recalibrate_batch_norm` for many chips of a model, as the repair of a population.
 
     Attributes:
         images: training images `(n, ...)`, preprocessed as for the model. None of them may be in
             the test set.
         batch_size: images in a batch, at most.
+        moments: see `recalibrate_batch_norm`.
 
     Example:
 
     ```python
     repair = BatchNormRecalibration(dataset.arrays("train")[0][:1000])
-    evaluate_population(model, StuckAtZero(0.3), dataset.arrays("test"), repair=repair)
+    evaluate_population(model, StuckAtZero(0.3), data=dataset.arrays("test"), repair=repair)
     ```
     """
 
-    access_tier = "B"
+    name: ClassVar[str] = "batch_norm"
+    access_tier: ClassVar[Tier] = "B"
 
     images: np.ndarray
     batch_size: int = 256
-    # The compiled function of the model that came last.
-    _last: list["_Gatherer"] = field(default_factory=list, init=False, repr=False)
+    moments: str = "both"
 
-    def __call__(
-        self, model: keras.Model, faults: Mapping[str, Fault] | None = None
-    ) -> Recalibrated:
-        """Recalibrates a programmed model; used in a `with` statement, restores it at the end.
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        check_moments(self.moments)
 
-        Args:
-            model: see `recalibrate_batch_norm`.
-            faults: not used: this repair does not know the chip.
-        """
-        del faults
-        before = Recalibrated(model)
-        if not self._last or self._last[0].model is not model:
-            self._last[:] = [_Gatherer(model, self.images, self.batch_size)]
-        _assign(model, self._last[0].gather())
-        return before
+    def prepare(self, hand: Hand) -> "_Gatherer":
+        """Compiles the function that gathers."""
+        return _Gatherer(hand.model, self.images, self.batch_size)
 
-    @property
-    def fingerprint(self) -> str:
-        """What tells results with this repair from others."""
-        return f"batch_norm/{self.batch_size}/{array_sha256(self.images)[:16]}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what is compiled: workers compile their own."""
-        return {"images": self.images, "batch_size": self.batch_size, "_last": []}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restores a pickled repair."""
-        self.__dict__.update(state)
+    def apply(self, hand: Hand) -> None:
+        """Recalibrates the model in hand."""
+        gathered = self.prepared(hand).gather()
+        assign_statistics(normalizations(hand.model), gathered, self.moments)
 
 
 class _Gatherer:
@@ -152,7 +126,7 @@ class _Gatherer:
 
     def __init__(self, model: keras.Model, images: np.ndarray, batch_size: int):
         self.model = model
-        self._layers = _normalizations(model)
+        self._layers = normalizations(model)
         images = check_images(model, images)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"`batch_size` must be an integer >= 1. Received: {batch_size!r}")
@@ -172,60 +146,48 @@ class _Gatherer:
                     f"Batch normalization '{name}' of model '{self.model.name}' takes no part in "
                     "the model's outputs: there is nothing to recalibrate it by."
                 )
-            counts, means, variances = (
-                np.stack([np.float64(ops.convert_to_numpy(call[item])) for call in calls])
-                for item in range(3)
-            )
-            if not (np.isfinite(means).all() and np.isfinite(variances).all()):
+            mean, variance = pooled([tuple(map(ops.convert_to_numpy, call)) for call in calls])
+            if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
                 raise ValueError(
                     f"The images give batch normalization '{name}' of model '{self.model.name}' "
                     "statistics that are not finite. Are images or weights NaN or infinite?"
                 )
-            weights = (counts / counts.sum())[:, None]
-            mean = (weights * means).sum(0)
-            found[name] = (mean, (weights * (variances + (means - mean) ** 2)).sum(0))
+            found[name] = (mean, variance)
         return found
 
     def _statistics(
         self, call: Any, batch: Tensor, images: Tensor
     ) -> dict[str, list[tuple[Tensor, ...]]]:
         found: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in self._layers}
-        with _normalizing_by_batch(self._layers, found):
+        with replaced_calls(self._layers, functools.partial(_by_batch, found)):
             call(ops.take(images, batch, axis=0))
         return found
 
 
-@contextmanager
-def _normalizing_by_batch(
-    layers: Mapping[str, Any], found: dict[str, list[tuple[Tensor, ...]]]
-) -> Iterator[None]:
-    """Has layers normalize by the batch, and adds (count, mean, variance) of each call."""
+def _by_batch(found: dict[str, list[tuple[Tensor, ...]]], name: str, layer: Any, _: Call) -> Call:
+    """Has a layer normalize by the batch, and add (count, mean, variance) of each call."""
 
-    def replacement(name: str, layer: Any) -> Any:
-        def call(inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
-            if mask is not None:
-                raise ValueError(
-                    f"Batch normalization '{name}' gets a mask, which recalibration cannot take "
-                    "into account. Expected a model without masking."
-                )
-            outputs, mean, variance = normalize_by_batch(layer, inputs)
-            values = ops.cast(ops.size(inputs), "float32") / inputs.shape[layer.axis]
-            found[name].append((values, mean, variance))
-            return outputs
+    def call(inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
+        if mask is not None:
+            raise ValueError(
+                f"Batch normalization '{name}' gets a mask, which recalibration cannot take "
+                "into account. Expected a model without masking."
+            )
+        outputs, mean, variance = normalize_by_batch(layer, inputs)
+        values = ops.cast(ops.size(inputs), "float32") / inputs.shape[layer.axis]
+        found[name].append((values, mean, variance))
+        return outputs
 
-        return call
-
-    try:
-        for name, layer in layers.items():
-            # Beside the method of the class, as an attribute of the one object.
-            object.__setattr__(layer, "call", replacement(name, layer))
-        yield
-    finally:
-        for layer in layers.values():
-            layer.__dict__.pop("call", None)
+    return call
 
 
-def _normalizations(model: keras.Model) -> dict[str, Any]:
+def normalizations(model: keras.Model, required: bool = True) -> dict[str, Any]:
+    """Returns the batch normalizations of a built model, by name.
+
+    Raises:
+        ValueError: if the model is not built, two of them share a name, or there is none and one is
+            `required`.
+    """
     layers: dict[str, Any] = {}
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -236,7 +198,7 @@ def _normalizations(model: keras.Model) -> dict[str, Any]:
                     f"Two batch normalizations of model '{model.name}' are named '{layer.name}'. "
                     "Give each its own name."
                 )
-    if not layers:
+    if required and not layers:
         raise ValueError(
             f"Model '{model.name}' has no batch normalization to recalibrate: expected at least "
             "one `keras.layers.BatchNormalization`. A baked or converted model may have lost it."
@@ -244,11 +206,17 @@ def _normalizations(model: keras.Model) -> dict[str, Any]:
     return layers
 
 
-def _moving(layer: Any) -> tuple[keras.Variable, keras.Variable]:
-    return layer.moving_mean, layer.moving_variance
+def check_moments(moments: str) -> None:
+    """Raises ValueError unless `moments` is one of `MOMENTS`."""
+    if moments not in MOMENTS:
+        raise ValueError(f"`moments` must be one of {MOMENTS}. Received: moments={moments!r}")
 
 
-def _assign(model: keras.Model, statistics: Mapping[str, Any]) -> None:
-    for name, layer in _normalizations(model).items():
-        for variable, value in zip(_moving(layer), statistics[name], strict=True):
-            variable.assign(value)
+def assign_statistics(
+    layers: Mapping[str, Any], statistics: Statistics, moments: str = "both"
+) -> None:
+    """Writes means, and variances unless `moments` is "mean", into batch normalizations."""
+    for name, (mean, variance) in statistics.items():
+        layers[name].moving_mean.assign(mean)
+        if moments == "both":
+            layers[name].moving_variance.assign(variance)

@@ -1,18 +1,18 @@
 """What a repair is, what tells it from others, and what it may know of a chip."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
 
 import keras
 
-from keras_rram.faults import Fault
+from keras_rram.chips.chip import Chip
 
-Repair = Callable[[keras.Model, Mapping[str, Fault]], AbstractContextManager[Any]]
-"""Called as `with repair(model, chip_faults):` on a programmed model; undoes itself at the end.
+Repair = Callable[[keras.Model, Chip | None], AbstractContextManager[Any]]
+"""Called as `with repair(model, chip):` on a programmed model; undoes itself at the end.
 
-On the model without faults `chip_faults` is empty. Two attributes are optional: `fingerprint`, a
-text that tells its results from others, and `access_tier`."""
+On the model without faults `chip` is None. Two attributes are optional: `fingerprint`, a text that
+tells its results from others, and `access_tier`. Those of this package are `RepairStep`s."""
 
 Tier = Literal["A", "B", "C"]
 """What is known of a chip: "A" nothing, one model for all chips; "B" the outputs for unlabelled
@@ -31,7 +31,7 @@ def describe_repair(repair: Repair | None) -> str:
 def access_tier(repair: Repair | None) -> Tier:
     """Returns the access tier of what a repair does: its `access_tier`.
 
-    A repair that does not say is of tier "C", since it is handed the chip's faults. No repair is
+    A repair that does not say is of tier "C", since it is handed the chip. No repair is
     tier "A".
 
     Raises:

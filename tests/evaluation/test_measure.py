@@ -93,7 +93,7 @@ def test_regression_is_scored_by_a_keras_metric_and_has_means(tmp_path):
     metric = keras.metrics.MeanSquaredError(name="mse")
     result = evaluate(model, (X, targets), 6, metric=metric, out=tmp_path / "run")
     squares = np.array([(out - targets)[:, 0] ** 2 for out in predicted(model, X, 6)])
-    np.testing.assert_allclose(result.matrix, squares, rtol=1e-4)
+    np.testing.assert_allclose(result.matrix, squares, rtol=1e-4, atol=1e-6)
     assert result.measure == "mse" and not result.higher_is_better and not result.is_counted
     interval = two_way_interval(squares / 7, scale="raw")
     assert result.mean_interval().low == pytest.approx(7 * interval.low, rel=1e-4)

@@ -3,8 +3,6 @@ import json
 import logging
 import os
 import random
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -86,10 +84,10 @@ def test_results_are_on_disk_after_every_chip(model, tmp_path):
     seen = []
 
     @contextlib.contextmanager
-    def look(model, faults):
+    def look(model, chip):
         path = tmp_path / "run" / "chips.jsonl"
         # There is no file yet when the fault-free model is repaired.
-        seen.append(path.read_bytes().count(b"\n") if faults else -1)
+        seen.append(path.read_bytes().count(b"\n") if chip else -1)
         yield
 
     result = evaluate(model, 4, repair=look, out=tmp_path / "run")
@@ -154,7 +152,7 @@ def test_refuses_to_mix_and_says_what_differs(model, tmp_path, name, change):
         model = classifier()
         model.get_layer("head").bias.assign_add(np.full(10, 1e-6, np.float32))
     if change.get("repair"):
-        change["repair"] = lambda model, faults: contextlib.nullcontext()
+        change["repair"] = lambda model, chip: contextlib.nullcontext()
     options = {"engine": "keras", "seed": 5, "progress": False, "data": digits(), **change}
     options |= {"chips": 8, "out": tmp_path / "run", "resume": True}
     with pytest.raises(ValueError, match=rf"must not be mixed. What differs is .*{name}: "):
@@ -205,8 +203,8 @@ def interrupt(after):
     count = iter(range(1000))
 
     @contextlib.contextmanager
-    def press(model, faults):
-        if faults and next(count) == after:
+    def press(model, chip):
+        if chip and next(count) == after:
             raise KeyboardInterrupt
         yield
 
@@ -352,6 +350,7 @@ def test_a_model_without_drop_connect_layers():
 
 
 def test_memory_does_not_grow_with_the_number_of_chips(model):
+    resource = pytest.importorskip("resource", reason="Windows does not tell a process's peak")
     evaluate(model, 20, engine="auto")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     evaluate(model, 300, engine="auto")
@@ -407,7 +406,7 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path):
                 break
             time.sleep(0.001)
         time.sleep(moments.random() * 0.01)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         done = path.read_bytes().count(b"\n")
         assert last < done < 80, "killed too late to mean anything"

@@ -78,6 +78,7 @@ def test_help_is_short_and_in_sections():
         assert text.index("\nflags:") < text.index("  --engine:") < text.index("\nmodel:")
         assert text.index("\ndata:") < text.index("  --data_dir:") < text.index("\nfaults:")
     assert "  row_faults: rate, tile=128x128" in run_tool("evaluate", "--help_faults")
+    assert "  batch_norm (tier B): images=512" in run_tool("evaluate", "--help_repairs")
 
 
 def test_the_command_lists_the_tools_and_hints_at_a_name():

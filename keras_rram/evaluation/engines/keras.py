@@ -14,7 +14,6 @@ from keras_rram.chips.inference import ChipInference
 from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
 from keras_rram.evaluation.engines.protocol import Answers, Task, achieved_rate
 from keras_rram.evaluation.measure import Measure
-from keras_rram.faults import Fault
 from keras_rram.layers import faulty_layers
 from keras_rram.noise.injection import reseed
 from keras_rram.repair import Repair
@@ -118,7 +117,7 @@ class KerasEngine:
 
     def _single(self, task: Task) -> Answers:
         programmed = self._programmed(task.chip)
-        with programmed, self._repaired(task, programmed.faults):
+        with programmed, self._repaired(task):
             return Answers(self._run(task), achieved_rate(programmed.faults))
 
     def _grouped(self, tasks: Sequence[Task]) -> list[Answers]:
@@ -148,10 +147,10 @@ class KerasEngine:
     def _programmed(self, chip: Chip | None) -> Programmed:
         return erase(self._model) if chip is None else chip.program(self._model)
 
-    def _repaired(self, task: Task, faults: dict[str, Fault]) -> AbstractContextManager[Any]:
+    def _repaired(self, task: Task) -> AbstractContextManager[Any]:
         if self._repair is None or not task.repaired:
             return nullcontext()
-        return self._repair(self._model, faults)
+        return self._repair(self._model, task.chip)
 
     def _run(self, task: Task, faults: list[Any] | None = None) -> np.ndarray:
         """Predicts in batches, noise anew in each; returns booleans, images last."""
