@@ -4,6 +4,7 @@ COMMANDS = {
     "demo": "demo",
     "train": "train",
     "evaluate": "evaluate",
+    "program-chips": "program_chips",
     "compare": "compare",
     "merge": "merge",
     "variance": "variance",

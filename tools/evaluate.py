@@ -30,6 +30,12 @@ chip's map (`--help_repairs` has the names and keys):
   python -m tools.evaluate --model=runs/digits/model.keras --repair=remap+batch_norm:images=64 \
       --out=runs/remapped
 
+Measured chips in place of sampled ones, and which of them to throw away (`verdicts.csv`);
+`tools.program_chips` makes them of tile maps:
+
+  python -m tools.evaluate --model=runs/digits/model.keras --chip='chips/*.npz' \
+      --keep_above=0.95 --out=runs/measured
+
 The folder `--out` gets a line in `chips.jsonl` after each chip, so that a run that was killed goes
 on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chips.csv` and figures.
 `keras_rram.evaluation` documents what the files hold: `records`, `chip_result`,
@@ -43,7 +49,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, repair_flags, report
+from . import chip_files, cli, fault_flags, inputs, repair_flags, report
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
@@ -52,6 +58,7 @@ inputs.define_model(convert=True)
 inputs.define_data(calibration=300)
 fault_flags.define()
 fault_flags.define_chips(100)
+chip_files.define()
 flags.DEFINE_list(
     "fault_rates", None, "Fault rates in [0, 1). Default: that of --fault_model, or else 0.1."
 )
@@ -76,6 +83,7 @@ flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield a
 flags.DEFINE_integer("jobs", 1, "Processes; -1 for one on each core.")
 flags.DEFINE_enum("parallel", "processes", ["processes", "dask"], "Where chips are evaluated.")
 flags.DEFINE_string("scheduler", None, "Address of the Dask scheduler, tcp://host:8786.")
+report.define_figures()
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
@@ -90,7 +98,9 @@ def main(argv: Sequence[str]) -> None:
     thresholds = cli.numbers("yield_at", "[0, 1]")
     rates = None if FLAGS.fault_rates is None else cli.numbers("fault_rates", "[0, 1)")
     plan = repair_flags.plan()
-    fault_model = fault_flags.given(0.1, rates)
+    chips = chip_files.load()
+    chip_files.options(chips)
+    fault_model = chips or fault_flags.given(0.1, rates)
     array = cli.parsed("array", Analog.parse)
     if array is not None and (FLAGS.quantization == "int8" or FLAGS.engine == "litert"):
         raise ValueError("--array needs the keras engine, and --quantization=float32.")
@@ -100,6 +110,8 @@ def main(argv: Sequence[str]) -> None:
         model = to_analog(model, array, inputs.calibration(dataset))
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     options |= {"data": data, "out": str(folder)}
+    if chips:
+        options |= {"chips": None, "first_chip": 0}
     if rates is None:
         results = [evaluate_population(model, fault_model, **options)]
     else:
@@ -109,7 +121,8 @@ def main(argv: Sequence[str]) -> None:
         "commit": cli.commit(),
         "model": FLAGS.model,
         "data": dataset.name,
-        "fault_model": spec(fault_model),
+        "fault_model": None if chips else spec(fault_flags.given(0.1, rates)),
+        "chip": FLAGS.chip,
         "array": None if array is None else dataclasses.asdict(array),
         "repair": "none" if plan is None else str(plan),
     }
@@ -121,6 +134,10 @@ def main(argv: Sequence[str]) -> None:
             f"({result.reason}), engine {result.engine}."
         )
     write_population(results, thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None)
+    if chips:
+        chip_files.show(results[0])
+    if FLAGS.keep_above is not None:
+        chip_files.verdicts(results[0], folder)
     if any(result.interrupted for result in results):
         cli.fail("interrupted; --resume goes on where it stopped.", code=130)
 

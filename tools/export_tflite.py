@@ -32,7 +32,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, export_flags, fault_flags, inputs
+from . import chip_files, cli, export_flags, fault_flags, inputs
 
 FLAGS = flags.FLAGS
 
@@ -47,7 +47,7 @@ inputs.define_data(images=500, calibration=300)
 fault_flags.define(otherwise="no chips")
 fault_flags.define_chips(1)
 export_flags.define(micro_images=0)
-flags.DEFINE_list("chip", [], "Saved chips or measured fault maps, .npz files.")
+chip_files.define()
 flags.DEFINE_integer(
     "calibration_chips",
     0,
@@ -84,6 +84,17 @@ def main(argv: Sequence[str]) -> None:
         "also_on": {name: data.load(name).arrays("test") for name in FLAGS.also_on},
     }
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
+    if FLAGS.keep_above is not None:
+        from keras_rram.evaluation import evaluate_population
+
+        chips = [
+            chips[place]
+            for place in chip_files.verdicts(
+                evaluate_population(model, chips, (images, labels)), folder
+            )
+        ]
+        if not chips:
+            raise ValueError("--keep_above rejects all chips: there is nothing to export.")
     if not chips:
         report = export_tflite(model, folder / "base.tflite", **common)
         _show(report)
@@ -124,7 +135,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _chips() -> list[Any]:
-    from keras_rram import Chip, population
+    from keras_rram import population
 
     if FLAGS.chip and _is_sampled():
         raise ValueError(
@@ -134,7 +145,7 @@ def _chips() -> list[Any]:
     if not _is_sampled():
         if FLAGS["chips"].present:
             raise ValueError("--chips needs --fault_rate or --fault_model, to sample chips from.")
-        return [Chip.load(path) for path in FLAGS.chip]
+        return chip_files.load()
     return population(_fault_model(), FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
 
 

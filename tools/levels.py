@@ -103,7 +103,7 @@ def _draw(rows: Any, faults: str, path: pathlib.Path) -> None:
     """Draws the share of wrong answers on chips, on a log scale, against the bits."""
     from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
-    from keras_rram.plots.populations import COLOURS
+    from keras_rram.plots.figure import COLOURS
 
     wrong = (1 - rows["mean"].astype(float)).clip(lower=1e-4)  # a log scale has no zero
     rows = rows.assign(wrong=wrong, up=rows["mean"] - rows["low"], down=rows["high"] - rows["mean"])

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from . import cli
+from . import cli, report
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("runs", [], "Folders of the runs.")
 flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield at.")
+report.define_figures()
 flags.DEFINE_string("out", None, "Folder for the results.")
 
 

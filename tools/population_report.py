@@ -5,7 +5,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from absl import flags
+
 from . import report, tables
+
+FLAGS = flags.FLAGS
 
 
 def write_population(
@@ -50,8 +54,9 @@ def _print_bootstrap(results: Sequence[Any], seed: int) -> None:
 
 
 def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
-    from keras_rram.plots import populations as plots
+    from keras_rram import plots
 
+    kind = FLAGS.figures
     full = [result for result in results if result.folds == 1]
     several = [result for result in results if len(result.chips) > 1]
     if not full:
@@ -60,10 +65,10 @@ def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
             "the mean only."
         )
     for name, draw, drawn in (
-        ("accuracy.png", plots.accuracy_against_rate, results),
-        ("chips.png", plots.chip_distribution, full),
-        ("yield.png", plots.yield_curve, full),
-        ("convergence.png", plots.convergence, several),
+        (f"accuracy.{kind}", plots.accuracy_against_rate, results),
+        (f"chips.{kind}", plots.chip_distribution, full),
+        (f"yield.{kind}", plots.yield_curve, full),
+        (f"convergence.{kind}", plots.convergence, several),
     ):
         if drawn:
             draw(drawn, folder / name)

@@ -156,7 +156,7 @@ def _draw(accuracies: dict[str, list[float]], rows: Any, faults: str, path: path
     import numpy as np
     from matplotlib.ticker import PercentFormatter
 
-    from keras_rram.plots.populations import COLOURS
+    from keras_rram.plots.figure import COLOURS
 
     with report.figure(path, 6.4, 1.1 + 0.62 * len(rows), grid="x") as axes:
         axes.spines["left"].set_visible(False)

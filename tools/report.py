@@ -8,8 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from absl import flags
 
 from . import cli
+
+flags.disclaim_key_flags()
+
+
+def define_figures() -> None:
+    """Defines `--figures`, for tools that draw."""
+    flags.DEFINE_enum("figures", "png", ["png", "pdf", "svg"], "Format of the figures.")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

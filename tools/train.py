@@ -129,11 +129,10 @@ def main(argv: Sequence[str]) -> None:
     del argv
     import keras
 
-    from keras_rram import DropConnect, models
+    from keras_rram import DropConnect, models, plots
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
     from keras_rram.hardware import summary_table
-    from keras_rram.plots import populations as plots
     from keras_rram.training import ChipValidation, FreshChips, train
 
     recipe = _recipe()

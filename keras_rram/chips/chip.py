@@ -44,6 +44,8 @@ class Chip:
         stream: what the chip is for, one of `STREAMS`. A model that is trained, selected or
             calibrated on chips never meets them again in its evaluation: no chip of one stream is
             one of another, and callbacks take theirs from the stream of their purpose.
+        name: what it is called in results and files; a chip that was loaded without one is called
+            as its file. No part of what makes two chips equal.
 
     Example:
 
@@ -60,6 +62,7 @@ class Chip:
     # Not hashed: two chips that are equal have one hash all the same.
     measured: Mapping[str, Fault] | None = dataclasses.field(default=None, repr=False, hash=False)
     stream: str = dataclasses.field(default="evaluation", kw_only=True)
+    name: str = dataclasses.field(default="", kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         """Checks the identity."""
@@ -81,9 +84,14 @@ class Chip:
 
     def __repr__(self) -> str:
         """Returns the identity; of the stream only another one than that of evaluation."""
-        what = "measured" if self.fault_model is None else repr(self.fault_model)
+        name = f"name={self.name!r}, " if self.name else ""
+        if self.fault_model is None:
+            held = self.measured or {}
+            faulty = sum(int(np.count_nonzero(fault.faulty)) for fault in held.values())
+            weights = sum(fault.mask.size for fault in held.values())
+            return f"Chip({name}measured={len(held)} kernels, {faulty:,} of {weights:,} faulty)"
         stream = "" if self.stream == "evaluation" else f", stream={self.stream!r}"
-        return f"Chip({what}, seed={self.seed}, index={self.index}{stream})"
+        return f"Chip({name}{self.fault_model!r}, seed={self.seed}, index={self.index}{stream})"
 
     def faults(
         self, model: keras.Model, written: Mapping[str, np.ndarray] | None = None
@@ -194,6 +202,7 @@ class Chip:
             "seed": self.seed,
             "index": self.index,
             "stream": self.stream,
+            "name": self.name,
         }
         arrays = {_IDENTITY: np.array(json.dumps(identity, sort_keys=True))}
         held = self.faults(model) if model is not None else dict(self.measured or {})
@@ -233,10 +242,10 @@ class Chip:
             raise ValueError(f"'{path}' is not an `.npz` file of arrays: {error}") from error
         described = arrays.pop(_IDENTITY, None)
         measured = parse_map(arrays, path, is_map=described is None)
-        if described is None:
-            chip = cls(measured=measured)
-        else:
-            chip = cls(measured=measured or None, **_parse_identity(str(described), path))
+        known = {} if described is None else _parse_identity(str(described), path)
+        if not known.get("name"):
+            known["name"] = pathlib.Path(path).stem if known.get("fault_model") is None else ""
+        chip = cls(measured=(measured or None) if described is not None else measured, **known)
         if model is not None:
             chip.faults(model)
         return chip

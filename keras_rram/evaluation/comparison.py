@@ -1,7 +1,7 @@
 """Two models on the same chips, and what the spread of an accuracy is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from keras_rram.evaluation.statistics.intervals import (
     Images,
     Interval,
 )
+from keras_rram.evaluation.statistics.scores import score_interval
 from keras_rram.evaluation.statistics.two_way import two_way_interval
 
 
@@ -27,16 +28,25 @@ class PairedDifference:
     Attributes:
         interval: The mean difference of accuracy, a minus b, with its interval.
         differences: The difference on each chip, in the order of the indices.
-        wins: Part of the chips on which a is better.
-        losses: Part of the chips on which b is better.
+        wins: Part of the chips on which a has more.
+        losses: Part of the chips on which b has more.
         ties: Part of the chips on which they are equal.
     """
 
     interval: Interval
-    differences: tuple[float, ...]
+    differences: tuple[float, ...] = field(repr=False)
     wins: float
     losses: float
     ties: float
+
+    def __str__(self) -> str:
+        """The difference with its interval, in one line."""
+        found = self.interval
+        return (
+            f"difference {found.estimate:+.4f} ({100 * found.confidence:g}% interval "
+            f"{found.low:+.4f} to {found.high:+.4f}, {found.question}), better on {self.wins:.0%} "
+            f"of {len(self.differences)} chips, worse on {self.losses:.0%}"
+        )
 
 
 def paired_difference(
@@ -66,7 +76,7 @@ def paired_difference(
     Raises:
         ValueError: If the chips or images differ, or `images="new"` without each answer.
     """
-    _same_chips(a, b, ("data", "fault_model", "rate", "seed"))
+    _same_chips(a, b, ("data", "fault_model", "rate", "seed", "measure"))
     differences = a.accuracies - b.accuracies
     if differences.size < 2:
         raise ValueError("expected at least 2 chips. Received: one (evaluate more)")
@@ -74,6 +84,9 @@ def paired_difference(
     if a.identity() == b.identity() and not differences.any():
         method = "one model against itself"
         interval = Interval(0.0, 0.0, 0.0, confidence, QUESTIONS[images], method)
+    elif not a.is_counted:
+        scores = None if left is None or right is None else left - right
+        interval = score_interval(differences, scores, confidence, images)
     elif left is not None and right is not None:
         answers = left.astype(np.int8) - right.astype(np.int8)
         interval = two_way_interval(answers, confidence, images, scale="raw")

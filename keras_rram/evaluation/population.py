@@ -4,25 +4,28 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip
 from keras_rram.data import as_arrays, check_images, check_labels
+from keras_rram.evaluation.chip_source import Faults, chip_sources, is_faultless, probe_chip
 from keras_rram.evaluation.engines.choose import RunEngine, Workload, check_choice
-from keras_rram.evaluation.fingerprint import model_sha256, text_without_rate
+from keras_rram.evaluation.fingerprint import model_sha256
+from keras_rram.evaluation.measure import Measure, Metric, default_measure, measure_of
 from keras_rram.evaluation.progress import Progress
 from keras_rram.evaluation.rate_run import FoldedImages, RateRun
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.run_folder import Records, run_header
 from keras_rram.evaluation.statistics.stopping import StopRule
-from keras_rram.faults import FaultModel, at_rate
 from keras_rram.files import array_sha256
 from keras_rram.layers import faulty_layers
 from keras_rram.repair import Repair, access_tier, describe_repair
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +48,25 @@ class RateCurve:
         """Goes through the results."""
         return iter(self.results)
 
+    def __str__(self) -> str:
+        """One line for each fault rate."""
+        rows = self.to_frame()[["rate", "chips", "fault_free", "mean", "low", "high", "worst"]]
+        return f"{self.results[0].name or 'model'}, {self.engine}\n{rows.to_string(index=False)}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns a row for each fault rate: the figures of `PopulationResult.summary`."""
+        import pandas as pd
+
+        return pd.DataFrame([result.summary() for result in self.results])
+
 
 def evaluate_population(
     model: keras.Model,
-    fault_model: FaultModel,
-    data: tuple[np.ndarray, np.ndarray],
-    chips: int = 100,
+    fault_model: Faults,
+    data: Any,
+    chips: int | None = None,
     *,
+    metric: Metric | None = None,
     seed: int = 0,
     first_chip: int = 0,
     engine: str = "auto",
@@ -69,11 +84,16 @@ def evaluate_population(
     """Evaluates a model on a population of faulty chips.
 
     Args:
-        model: built classifier with Drop-Connect layers, and outputs `(n, classes)`.
-        fault_model: what each chip's faults are drawn from.
-        data: test images `(n, ...)`, preprocessed as for the model, and integer labels `(n,)`; or
-            a `tf.data.Dataset` or `keras.utils.PyDataset` of them, see `keras_rram.data.as_arrays`.
-        chips: number of chips; with `stop`, at most.
+        model: built model with Drop-Connect layers; a classifier, or with `metric` any.
+        fault_model: what each chip's faults are drawn from: a fault model; a rate, that of
+            `StuckAtZero`; or a text such as "row_faults:rate=0.1". Or chips, such as measured ones,
+            all of which are evaluated.
+        data: test images `(n, ...)`, preprocessed as for the model, and their labels: classes
+            `(n,)`, 0 and 1 of sigmoids, classes of a sequence; with `metric` what it takes. Or a
+            `tf.data.Dataset` or `keras.utils.PyDataset` of them, see `keras_rram.data.as_arrays`.
+        chips: number of chips, 100 by default; with `stop`, at most.
+        metric: how good a chip is: a Keras metric or its name, or a function `(model outputs,
+            labels) -> score per image` of arrays. By default accuracy.
         seed: seed of the population.
         first_chip: index of the first chip. Runs of disjoint chips can be joined, see
             `merge_runs`.
@@ -108,20 +128,22 @@ def evaluate_population(
     ```
     """
     (result,) = evaluate_rates(
-        model, fault_model, None, data, chips, seed=seed, first_chip=first_chip, engine=engine,
-        quantization=quantization, calibration=calibration, repair=repair, stop=stop, out=out,
-        resume=resume, jobs=jobs, parallel=parallel, scheduler=scheduler, progress=progress,
+        model, fault_model, None, data, chips, metric=metric, seed=seed, first_chip=first_chip,
+        engine=engine, quantization=quantization, calibration=calibration, repair=repair,
+        stop=stop, out=out, resume=resume, jobs=jobs, parallel=parallel, scheduler=scheduler,
+        progress=progress,
     )  # fmt: skip
     return result
 
 
 def evaluate_rates(
     model: keras.Model,
-    fault_model: FaultModel,
+    fault_model: Faults,
     rates: Sequence[float] | None,
-    data: tuple[np.ndarray, np.ndarray],
-    chips: int = 100,
+    data: Any,
+    chips: int | None = None,
     *,
+    metric: Metric | None = None,
     seed: int = 0,
     first_chip: int = 0,
     engine: str = "auto",
@@ -145,7 +167,8 @@ def evaluate_rates(
         fault_model: what each chip's faults are drawn from, at these rates.
         rates: fault rates in `[0, 1)`, each once; None for the fault model's own.
         data: see there.
-        chips: number of chips at each rate; with `stop`, at most.
+        chips: number of chips at each rate, 100 by default; with `stop`, at most.
+        metric: see there.
         seed: see there.
         first_chip: see there.
         engine: see there.
@@ -167,45 +190,41 @@ def evaluate_rates(
         ValueError: see there; or for a fault model without a rate.
         KeyboardInterrupt: if Ctrl-C comes before the first chip is finished.
     """
-    models = _at_rates(fault_model, rates)
-    for name, value, least in (
-        ("chips", chips, 1),
-        ("first_chip", first_chip, 0),
-        ("seed", seed, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"expected {name} as an integer >= {least}. Received: {value!r}")
-    images, labels = check_data(model, data)
+    sources = chip_sources(model, fault_model, rates, chips, seed, first_chip)
+    images, labels, measure = check_data(model, data, metric)
     jobs = _check_parallel(jobs, parallel, scheduler)
     rule = StopRule(float(stop)) if isinstance(stop, int | float) else stop
-    looks = None if rule is None else rule.looks(chips, len(labels))
-    largest = max(models, key=lambda one: one.rate)
-    probe = Chip(largest, seed, int(np.random.default_rng(seed).integers(1 << 20, 1 << 31)))
-    work = Workload(model, images, labels, probe, quantization, calibration, repair)
+    looks = None if rule is None else rule.looks(len(sources[0].indices), len(images))
+    probe = probe_chip(sources, seed)
+    work = Workload(model, images, labels, probe, quantization, calibration, repair, measure)
     check_choice(work, engine)
     fingerprint = {
         "model": model_sha256(model),
-        "data": array_sha256(images, labels),
-        "images": len(labels),
-        "fault_model": text_without_rate(models[0]),
+        "data": array_sha256(images, *keras.tree.flatten(labels)),
+        "images": len(images),
+        "fault_model": sources[0].text,
         "seed": seed,
         "quantization": quantization,
         "repair": describe_repair(repair),
         "access_tier": access_tier(repair),
         "stop": None if looks is None else {**asdict(looks), "first_chip": first_chip},
     }
+    if measure is not None:
+        fingerprint["measure"] = measure.facts()
     if calibration is not None:
         fingerprint["calibration"] = array_sha256(np.asarray(calibration))
         if any(layer.drop_connect.rescale for layer in faulty_layers(model).values()):
-            fingerprint["largest_rate"] = largest.rate  # its scale is in the int8 file
+            fingerprint["largest_rate"] = max(
+                source.rate for source in sources
+            )  # its scale is in the int8 file
     with (
         closing(Records(out, resume)) as records,
         RunEngine(work, records.engine_for(engine), jobs, parallel, scheduler) as opened,
         Progress(progress) as bar,
     ):
-        folds = FoldedImages(labels, _begin(records, opened, work, fingerprint), seed, first_chip)
-        indices = range(first_chip, first_chip + chips)
-        runs = [RateRun(one, seed, indices, folds, looks) for one in models]
+        healthy = _begin(records, opened, work, fingerprint)
+        folds = FoldedImages(_strata(labels, len(images)), healthy, seed, first_chip)
+        runs = [RateRun(one, folds, looks, is_faultless(one, model)) for one in sources]
         interrupted = False
         try:
             for run in runs:
@@ -234,40 +253,70 @@ def _begin(
     if records.header is None:
         repaired = None if work.repair is None else engine.fault_free(repaired=True)
         healthy = engine.fault_free()
+        if fingerprint["stop"] is not None and healthy.dtype != bool:
+            raise ValueError(
+                "expected a measure that counts right answers with stop=. Received: scores of "
+                f"'{fingerprint['measure']['name']}' (evaluate a number of chips)"
+            )
         records.begin(run_header(work.model.name, fingerprint, healthy, repaired))
     else:
         records.open()
-    return np.asarray(records.fault_free.answers)
+    answers = records.fault_free.answers
+    is_counted = answers is not None and answers.dtype == bool
+    return answers if is_counted else np.zeros(fingerprint["images"], bool)  # type: ignore[return-value]
 
 
-def _at_rates(fault_model: FaultModel, rates: Sequence[float] | None) -> list[FaultModel]:
-    if rates is None:
-        return [fault_model]
-    values = [float(rate) for rate in rates]
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"expected fault rates, each once. Received: rates={list(rates)}")
-    return [at_rate(fault_model, rate) for rate in values]
+def _strata(labels: Any, count: int) -> np.ndarray:
+    """Returns the labels as classes, where they are some."""
+    is_class = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "biu"
+    return labels if is_class else np.zeros(count, np.int64)
 
 
 def check_data(
-    model: keras.Model, data: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns test images and labels, or raises ValueError where they do not fit the model."""
+    model: keras.Model, data: Any, metric: Metric | None = None
+) -> tuple[np.ndarray, Any, Measure | None]:
+    """Returns test images, labels and the measure.
+
+    Raises:
+        ValueError: where they do not fit the model, or where no measure is the obvious one.
+    """
     if not faulty_layers(model):
         raise ValueError(
             f"Model '{model.name}' has no Drop-Connect layer that faults could go to. Convert it "
             "with `to_drop_connect(model, 0.0)`."
         )
-    samples, labels = as_arrays(data)
+    is_pair = isinstance(data, tuple | list) and len(data) == 2
+    samples, labels = data if is_pair else as_arrays(data)
     images = check_images(model, samples, "test images")
+    outputs = getattr(model, "output_shape", None)
+    if outputs is None:  # a subclassed model
+        found = model(keras.ops.convert_to_tensor(images[:1]), training=False)
+        outputs = keras.tree.map_structure(lambda one: (None, *one.shape[1:]), found)
+        outputs = list(outputs) if isinstance(found, list | tuple) else outputs
+    if isinstance(outputs, dict | list):
+        labels = keras.tree.map_structure(np.asarray, labels)
+    else:
+        labels = np.asarray(labels)
+    if metric is not None and metric != "accuracy":
+        sizes = {len(array) for array in keras.tree.flatten(labels)}
+        if sizes != {len(images)}:
+            raise ValueError(
+                f"expected {len(images)} labels, one for each image. Received: {sorted(sizes)}"
+            )
+        return images, labels, measure_of(metric)
+    measure = default_measure(model, outputs, labels)
+    if measure is not None:
+        return images, labels, measure
+    if labels.shape == (len(images), 1):
+        labels = labels[:, 0]
     labels = check_labels(labels, len(images), "labels")
-    classes = getattr(model, "output_shape", (None, None))[-1]
+    classes = outputs[-1]
     if classes is not None and labels.max() >= classes:
         raise ValueError(
             f"expected labels from 0 to {classes - 1}, as the model has outputs. Received: labels "
             f"to {labels.max()} (is it the dataset that the model was trained on?)"
         )
-    return images, labels
+    return images, labels, None
 
 
 def _check_parallel(jobs: int, parallel: str, scheduler: str | None) -> int:

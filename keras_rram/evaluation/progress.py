@@ -21,7 +21,7 @@ class Progress:
         self._show = show
         self._bar: Any = None
         self._rate: float | None = None
-        self._counts: dict[int, tuple[int, int]] = {}
+        self._chips: dict[int, ChipResult] = {}
 
     def __enter__(self) -> "Progress":
         """Shows nothing yet."""
@@ -42,12 +42,12 @@ class Progress:
         if rate != self._rate:
             self._close()
             self._rate = rate
-            self._counts = {chip.index: (chip.correct, chip.total) for chip in known}
+            self._chips = {chip.index: chip for chip in known}
             self._bar = tqdm(
                 desc=f"{rate:.1%} faults",
                 unit="chip",
-                initial=len(self._counts),
-                total=len(self._counts),
+                initial=len(self._chips),
+                total=len(self._chips),
                 dynamic_ncols=True,
                 disable=not self._show,
             )
@@ -56,14 +56,18 @@ class Progress:
 
     def add(self, chip: ChipResult) -> None:
         """Counts a chip."""
-        self._counts[chip.index] = (chip.correct, chip.total)
+        self._chips[chip.index] = chip
         if self._bar.update():
             self._describe()
 
     def _describe(self) -> None:
-        if not self._counts or self._bar.disable:
+        if not self._chips or self._bar.disable:
             return
-        correct, total = np.array(list(self._counts.values())).T
+        chips = list(self._chips.values())
+        if chips[0].score is not None:
+            self._bar.set_postfix_str(f"score {np.mean([chip.accuracy for chip in chips]):.4g}")
+            return
+        correct, total = np.array([(chip.correct, chip.total) for chip in chips]).T
         text = f"accuracy {np.mean(correct / total):.2%}"
         if len(correct) > 1:
             interval = chip_interval(correct, total, images="test_set")

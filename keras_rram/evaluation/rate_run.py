@@ -1,18 +1,19 @@
 """The chips of one fault rate: which images each answers, what is missing, when it is enough."""
 
+import dataclasses
+
 import numpy as np
 
-from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.chip_result import ChipResult
+from keras_rram.evaluation.chip_source import ChipSource
 from keras_rram.evaluation.engines.choose import RunEngine
 from keras_rram.evaluation.engines.protocol import Task
 from keras_rram.evaluation.progress import Progress
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.run_folder import Records
 from keras_rram.evaluation.statistics.folds import fold_of, stratified_folds
-from keras_rram.evaluation.statistics.intervals import Interval
+from keras_rram.evaluation.statistics.intervals import Interval, one_chip_interval
 from keras_rram.evaluation.statistics.stopping import Done, Looks
-from keras_rram.faults import FaultModel
 
 
 class FoldedImages:
@@ -60,7 +61,9 @@ class FoldedImages:
             everything[self.missing(index, folds, known)] = correct
             correct = everything[self.of(index, folds)]
         fold = self._fold(index, folds)
-        return ChipResult.from_answers(index, fault_rate, achieved, correct, fold, folds)
+        return ChipResult.from_answers(
+            index, fault_rate, achieved, correct, fold, folds, images=len(self._strata)
+        )
 
     def reduced(self, chip: ChipResult, folds: int) -> ChipResult:
         """Returns a chip's record on its fold of a finer cut than it was evaluated on."""
@@ -70,7 +73,7 @@ class FoldedImages:
         part = chip.answers[np.searchsorted(own, self.of(chip.index, folds))]
         fold = self._fold(chip.index, folds)
         rates = chip.fault_rate, chip.achieved_fault_rate
-        return ChipResult.from_answers(chip.index, *rates, part, fold, folds)
+        return ChipResult.from_answers(chip.index, *rates, part, fold, folds, name=chip.name)
 
     def _fold(self, index: int, folds: int) -> int:
         return int(fold_of(index - self._first, folds))
@@ -80,24 +83,24 @@ class RateRun:
     """Evaluates the chips of one fault rate that are not in the records yet.
 
     Args:
-        fault_model: what each chip's faults are drawn from.
-        seed: seed of the population.
-        indices: indices of the chips; with a rule, at most these.
+        source: the chips; with a rule, at most these.
         images: the folds of the test set.
         looks: when to stop; None evaluates all chips on all images.
+        is_faultless: whether the chips are all equal by construction: with a rule, one is enough.
     """
 
     def __init__(
         self,
-        fault_model: FaultModel,
-        seed: int,
-        indices: range,
+        source: ChipSource,
         images: FoldedImages,
         looks: Looks | None = None,
+        is_faultless: bool = False,
     ):
-        self._fault_model, self._seed = fault_model, seed
-        self._indices, self._images, self._looks = indices, images, looks
-        self._rate = float(fault_model.rate)
+        self._source, self._images, self._looks = source, images, looks
+        self._indices, self._rate = source.indices, source.rate
+        self._is_faultless = is_faultless and looks is not None
+        if self._is_faultless:
+            self._indices = self._indices[:1]
         self._reason: str | None = None
         self._interval: Interval | None = None
 
@@ -106,6 +109,15 @@ class RateRun:
         if self._looks is None:
             self._evaluate(self._indices, 1, engine, records, bar)
             self._reason = f"all {len(self._indices)} chips on all images"
+            return
+        if self._is_faultless:
+            self._evaluate(self._indices, 1, engine, records, bar)
+            self._reason = "no chip has a fault, so one is all of them"
+            (chip,) = self.chips(records)
+            rule = self._looks.rule
+            self._interval = one_chip_interval(
+                chip.correct or 0, chip.total, rule.confidence, rule.images
+            )
             return
         plan = self._looks.first_plan()
         while True:
@@ -142,7 +154,7 @@ class RateRun:
         missing = [i for i in indices if i not in known or known[i].folds > folds]
         tasks = [
             Task(
-                Chip(self._fault_model, self._seed, index),
+                self._source.chip(index),
                 images.missing(index, folds, known.get(index)),
             )
             for index in missing
@@ -153,5 +165,6 @@ class RateRun:
         for index, answers in zip(missing, engine.answer(tasks), strict=True):
             before, achieved = known.get(index), answers.fault_rate
             chip = images.record(index, folds, before, answers.correct, self._rate, achieved)
+            chip = dataclasses.replace(chip, name=self._source.chip(index).name)
             records.add(chip)
             bar.add(chip)

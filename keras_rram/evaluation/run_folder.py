@@ -189,6 +189,8 @@ class Records:
             fault_free_repaired=repaired and ChipResult.from_dict(repaired).accuracy,
             name=self._begun["name"],
             stop_interval=interval,
+            measure=found.get("measure", {}).get("name", "accuracy"),
+            higher_is_better=found.get("measure", {}).get("higher_is_better", True),
             reason=reason or "interrupted",
             interrupted=reason is None,
         )
@@ -231,11 +233,13 @@ def run_header(
     Args:
         name: the model's name.
         fingerprint: what must agree where the run is resumed.
-        fault_free: whether the fault-free model is right on each image.
+        fault_free: whether the fault-free model is right on each image, or its scores.
         repaired: the same of the repaired one, where there is a repair.
     """
     healthy, after = (
-        None if answers is None else ChipResult.from_answers(0, 0.0, 0.0, answers).to_dict()
+        None
+        if answers is None
+        else ChipResult.from_answers(0, 0.0, 0.0, answers, images=fingerprint["images"]).to_dict()
         for answers in (fault_free, repaired)
     )
     return {

@@ -194,6 +194,8 @@ def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
         identity = chip_identity(chip) or {}
         digest = identity["measured_sha256"]
         name = f"chip_{chip.seed}_{chip.index:05d}" if digest is None else f"chip_{digest[:16]}"
+        if digest is not None and chip.name:
+            name = chip.name
         names[_key(chip)] = f"{name}.tflite"
     if len(set(names.values())) != len(chips):
         raise ValueError(

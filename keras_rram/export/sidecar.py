@@ -155,6 +155,7 @@ def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
         "index": chip.index,
         "stream": chip.stream,
         "measured_sha256": digest,
+        **({"name": chip.name} if chip.name else {}),
     }
 
 

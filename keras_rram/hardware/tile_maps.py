@@ -80,7 +80,8 @@ def save_tiles(
     Args:
         path: the `.npz` file, or the folder, which is made if there is none.
         tiles: one array for each tile.
-        form: "csv" or "png" for a folder of such files; None for `.npz`. Pictures hold codes only.
+        form: "csv" or "png" for a folder of such files; "npz" or None for an `.npz` file. Pictures
+            hold codes only.
 
     Raises:
         ValueError: if a tile is no map, `form` is unknown, or a picture is to hold conductances.
@@ -88,14 +89,14 @@ def save_tiles(
     path, tiles = pathlib.Path(path), checked_tiles(tiles, "`tiles`")
     width = len(str(len(tiles) - 1))
     named = {f"tile_{number:0{width}}": tile for number, tile in enumerate(tiles)}
-    if form is None and path.suffix == ".npz":
+    if form in (None, "npz") and path.suffix == ".npz":
         with written_whole(path) as temporary:
             np.savez_compressed(temporary, **named)  # type: ignore[arg-type]
         return
     if form not in ("csv", "png") or path.suffix:
         raise ValueError(
-            "Expected an `.npz` file, or a folder and form='csv' or 'png'. Received: "
-            f"path='{path}', form={form!r}"
+            "Expected an `.npz` file (form=None or 'npz'), or a folder and form='csv' or 'png'. "
+            f"Received: path='{path}', form={form!r}"
         )
     if form == "png" and any(tile.dtype.kind == "f" for tile in tiles):
         raise ValueError("A picture holds codes, not conductances: save them as csv or `.npz`.")
@@ -154,6 +155,7 @@ def chip_from_tiles(
     tiles: Sequence[np.ndarray],
     placement: TilePlacement,
     mapping: CellMapping | None = None,
+    name: str = "",
 ) -> Chip:
     """Returns the measured chip that tiles make of a model.
 
@@ -165,6 +167,7 @@ def chip_from_tiles(
         mapping: how cells make a weight; codes stand for its `g_min` and `g_max`. The faults are
             those of the kernels as they are now, so make the chip anew after retraining. None where
             one cell is one weight and stuck_off is zero; a cell stuck elsewhere is then an error.
+        name: what the chip is called in results and files.
 
     Returns:
         A `Chip` with a fault for each kernel; `Chip.save` and `Chip.load` keep it.
@@ -196,19 +199,19 @@ def chip_from_tiles(
         )
     stack = np.stack([_conductances(tile, mapping, n) for n, tile in enumerate(tiles)])
     faults = {}
-    for name, where in _places(model, placement).items():
-        layer, _, slot = name.rpartition("/")
+    for kernel_name, where in places(model, placement).items():
+        layer, _, slot = kernel_name.rpartition("/")
         cells = stack[where]
         if mapping is None:
             stuck = ~np.isnan(cells[..., 0])
-            faults[name] = Fault((~stuck).astype(np.float32))
+            faults[kernel_name] = Fault((~stuck).astype(np.float32))
             continue
         owner = faulty_layers(model)[layer]
         kernel = keras.ops.convert_to_numpy(owner.kernels[slot])
         cells = np.moveaxis(cells, -1, 0).astype(np.float32)
         stuck = CellFault(np.isnan(cells).astype(np.float32), np.nan_to_num(cells))
-        faults[name] = stuck.on(kernel, mapping, kernel_shape(owner, slot))
-    return Chip(measured=faults)
+        faults[kernel_name] = stuck.on(kernel, mapping, kernel_shape(owner, slot))
+    return Chip(measured=faults, name=name)
 
 
 def tiles_from_chip(
@@ -225,7 +228,7 @@ def tiles_from_chip(
     """
     tiles = np.full((placement.tiles, *placement.tile), UNUSED, np.int8)
     faults = chip.faults(model)
-    for name, where in _places(model, placement).items():
+    for name, where in places(model, placement).items():
         fault = faults.get(name)
         if fault is None:
             tiles[where] = HEALTHY
@@ -237,7 +240,7 @@ def tiles_from_chip(
     return tuple(tiles)
 
 
-def _places(
+def places(
     model: keras.Model, placement: TilePlacement
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns for each kernel the tile, row and column of its cells, `(*kernel.shape, cells)`."""

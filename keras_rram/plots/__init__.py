@@ -4,15 +4,17 @@ from keras_rram.plots.faults import fault_model_curves
 from keras_rram.plots.populations import (
     accuracy_against_rate,
     chip_distribution,
+    comparison,
     convergence,
-    training_curves,
     yield_curve,
 )
 from keras_rram.plots.tiles import tile_maps
+from keras_rram.plots.training import training_curves
 
 __all__ = [
     "accuracy_against_rate",
     "chip_distribution",
+    "comparison",
     "convergence",
     "fault_model_curves",
     "tile_maps",

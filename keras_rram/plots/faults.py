@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.files import written_whole
-from keras_rram.plots.populations import COLOURS
+from keras_rram.plots.figure import COLOURS, axes_for, finish, percent
 
 _LINES = ("-", "--", "-.", (0, (1, 1.2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -20,8 +20,11 @@ _LOW = 0.05
 
 
 def fault_model_curves(
-    results: Mapping[str, Sequence[PopulationResult]], path: str | os.PathLike
-) -> None:
+    results: Mapping[str, Sequence[PopulationResult]],
+    path: str | os.PathLike | None = None,
+    *,
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
     """Draws the accuracy of one model against the fault rate, a curve for each fault model.
 
     Left the mean over chips with its 95% interval, right the 5th percentile of the chips, which
@@ -30,7 +33,11 @@ def fault_model_curves(
     Args:
         results: name of a fault model -> its results, one for each fault rate above 0, of two
             chips or more that answered all images.
-        path: the PNG file to write.
+        path: the file to write, in the format of its ending; None writes none.
+        ax: two axes to draw into; None for a figure of its own.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: if there is no curve or too many, or one without a result, with a rate of 0, one
@@ -44,8 +51,8 @@ def fault_model_curves(
                 "expected results of rates above 0, of two chips or more on all images. Received: "
                 f"'{name}' without them"
             )
-    figure = Figure(figsize=(8.6, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = axes_for(ax, columns=2, width=8.6, height=4.5)
+    right.sharey(left)
     for number, (name, curve) in enumerate(results.items()):
         ordered = sorted(curve, key=lambda result: result.rate)
         rates = np.array([result.rate for result in ordered])
@@ -71,17 +78,17 @@ def fault_model_curves(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("faulty cells, percent")
         axes.set_title(title, fontsize=10)
-        axes.grid(color="#DDDDDD", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
     right.plot([], [], color="#555555", linestyle=":", linewidth=1, label="fault-free")
     left.set_ylim(0, 1.01)
     left.set_ylabel("accuracy")
-    left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+    percent(left.yaxis)
+    right.tick_params(labelleft=False)
     handles, labels = right.get_legend_handles_labels()
     columns = 3 if max(map(len, labels)) <= 36 else 2
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=columns, fontsize=8.5, frameon=False
-    )
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
+    if ax is None:
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=columns, fontsize=8.5, frameon=False
+        )
+    else:
+        right.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
+    return finish(figure, path)

@@ -1,8 +1,7 @@
-"""Figures of training and of populations of chips, as small PNG files.
+"""Figures of populations of chips.
 
-Every function writes one file, whole or not at all, with the Agg canvas and without `pyplot`: no
-global state of matplotlib is read or changed. Colours are those of Okabe and Ito, which can be told
-apart by colour-blind people (https://jfly.uni-koeln.de/color/); line styles and markers differ too.
+Every function draws into the axes of `ax=`, or makes a figure; returns the figure; and writes it
+if there is a path, in the format of its ending.
 """
 
 import os
@@ -12,79 +11,54 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from keras_rram.evaluation.comparison import matched, paired_difference
 from keras_rram.evaluation.results import PopulationResult
+from keras_rram.evaluation.statistics.scores import score_interval
 from keras_rram.evaluation.statistics.two_way import chip_interval
-from keras_rram.files import written_whole
+from keras_rram.plots.figure import (
+    COLOURS,
+    GREY,
+    LINES,
+    MARKERS,
+    axes_for,
+    finish,
+    in_percent,
+    legend_above,
+    percent,
+)
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LINES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_GREY = "#555555"
 _LEAST_CHIPS = 2
 _SETTLED_CHIPS = 8
 _MOST_TICKS = 8
 
 
-def training_curves(history: Any, path: str | os.PathLike) -> None:
-    """Draws loss and accuracy over the epochs, of training and of validation.
-
-    Validation is on chips where the history has it (`val_chip_loss`, `val_chip_accuracy`, with a
-    band from the worst to the best chip), else Keras's own `val_loss` and `val_accuracy`.
-
-    Args:
-        history: one record of metrics for each epoch, or what `model.fit` returned, or its dict.
-        path: the PNG file to write.
-
-    Raises:
-        ValueError: if there is no epoch, or no `loss` and `accuracy`.
-    """
-    curves = _curves(history)
-    epochs = curves.get("epoch", np.arange(1, len(curves["loss"]) + 1))
-    has_chips = "val_chip_accuracy" in curves
-    prefix = "val_chip_" if has_chips else "val_"
-    figure, (loss, accuracy) = _figure(columns=2, width=8.0, height=3.4)
-    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-        style = {"markersize": 3.5, "linewidth": 1.6}
-        axes.plot(epochs, curves[name], "-o", color=COLOURS[0], label="training", **style)
-        if prefix + name in curves:
-            label = "validation on faulty chips" if has_chips else "validation"
-            axes.plot(epochs, curves[prefix + name], "--s", color=COLOURS[1], label=label, **style)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        if len(epochs) == 1:
-            axes.set_xticks(epochs)
-        axes.set_ylabel(name)
-    low, high = (curves.get(f"val_chip_accuracy_{end}") for end in ("min", "max"))
-    if low is not None and high is not None and np.nanmax(high - low) > 0:
-        band = {"color": COLOURS[1], "alpha": 0.15, "linewidth": 0}
-        accuracy.fill_between(epochs, low, high, label="worst to best chip", **band)
-    highest = max(np.nanmax(curves[name]) for name in ("loss", prefix + "loss") if name in curves)
-    accuracy.margins(y=0.12)
-    loss.set_ylim(0, 1.05 * highest if np.isfinite(highest) and highest > 0 else 1)
-    _percent(accuracy.yaxis)
-    for axes in (loss, accuracy):
-        _legend(axes)
-    _save(figure, path)
-
-
 def accuracy_against_rate(
     results: Sequence[PopulationResult] | Mapping[str, Sequence[PopulationResult]],
-    path: str | os.PathLike,
-) -> None:
+    path: str | os.PathLike | None = None,
+    *,
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Figure:
     """Draws the mean accuracy against the fault rate, with its interval and the spread of chips.
 
     Args:
         results: one result for each fault rate, or several such curves by name.
-        path: the PNG file to write.
+        path: the file to write, in the format of its ending; None writes none.
+        ax: axes to draw into; None for a figure of its own.
+        label: name of the model, where it is one curve.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: if there is no result.
     """
-    named = results if isinstance(results, Mapping) else {"mean": results}
+    if label is not None and isinstance(results, Mapping):
+        raise ValueError("expected label= with one curve. Received: curves that have names")
+    named = results if isinstance(results, Mapping) else {label or "mean": results}
     _check(result for curve in named.values() for result in curve)
-    figure, (axes,) = _figure()
+    figure, (axes,) = axes_for(ax)
     is_single = len(named) == 1
     for number, (name, curve) in enumerate(named.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -95,57 +69,65 @@ def accuracy_against_rate(
         if full:
             band = np.array([[result.quantile(q) for result in full] for q in (0.05, 0.95)])
             at = [result.rate for result in full]
-            label = "5th to 95th percentile of chips" if is_single else None
+            of_band = "5th to 95th percentile of chips" if number == 0 else None
             if len(full) > 1:
-                axes.fill_between(at, *band, color=colour, alpha=0.18, linewidth=0, label=label)
+                axes.fill_between(at, *band, color=colour, alpha=0.18, linewidth=0, label=of_band)
             else:
-                axes.vlines(at, *band, color=colour, alpha=0.3, linewidth=6, label=label)
+                axes.vlines(at, *band, color=colour, alpha=0.3, linewidth=6, label=of_band)
         axes.errorbar(
             rates,
             means,
             _reaches(ordered),
             color=colour,
-            marker=_MARKERS[number % len(_MARKERS)],
-            linestyle=_LINES[number % len(_LINES)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle=LINES[number % len(LINES)],
             markersize=4.5,
             linewidth=1.6,
             capsize=3,
-            label="mean, 95% interval" if is_single else f"{name} (95% interval)",
+            label=f"{name}, 95% interval" if is_single else f"{name} (mean, 95% interval)",
         )
         if is_single and full:
             worst = [result.worst.accuracy for result in full]
-            axes.plot([result.rate for result in full], worst, "v", color=_GREY, markersize=4.5,
+            axes.plot([result.rate for result in full], worst, "v", color=GREY, markersize=4.5,
                       label="worst chip")  # fmt: skip
         axes.axhline(
             ordered[0].fault_free,
-            color=_GREY if is_single else colour,
+            color=GREY if is_single else colour,
             linewidth=1,
             linestyle=":",
-            label="fault-free" if is_single else None,
+            label="fault-free" if number == 0 else None,
         )
     axes.set_xlabel("fault rate")
-    axes.set_ylabel("accuracy")
-    _percent(axes.xaxis)
+    _value_axis(axes.yaxis, next(iter(named.values()))[0], "{}")
+    percent(axes.xaxis)
     swept = sorted({result.rate for curve in named.values() for result in curve})
     if len(swept) <= _MOST_TICKS and np.min(np.diff(swept), initial=1) > 0.06 * swept[-1]:
         axes.set_xticks(swept)
-    _percent(axes.yaxis)
-    _legend_above(figure)
-    _save(figure, path)
+    legend_above(figure, axes, ax is None)
+    return finish(figure, path)
 
 
-def chip_distribution(results: Sequence[PopulationResult], path: str | os.PathLike) -> None:
+def chip_distribution(
+    results: Sequence[PopulationResult],
+    path: str | os.PathLike | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Figure:
     """Draws the accuracy of every chip, with a box of the quartiles, for each fault rate.
 
     Args:
         results: one result for each fault rate.
-        path: the PNG file to write.
+        path: the file to write, in the format of its ending; None writes none.
+        ax: axes to draw into; None for a figure of its own.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: if there is no result, or if chips answered a part of the images only.
     """
     ordered = _full(results, "the distribution over chips")
-    figure, (axes,) = _figure(width=max(4.0, 2.2 + 1.0 * len(ordered)))
+    figure, (axes,) = axes_for(ax, width=max(4.0, 2.2 + 1.0 * len(ordered)))
     # A fixed pattern instead of random jitter: the same result gives the same file.
     for place, result in enumerate(ordered):
         count = len(result.chips)
@@ -176,18 +158,22 @@ def chip_distribution(results: Sequence[PopulationResult], path: str | os.PathLi
     axes.plot([], [], color=COLOURS[1], label="quartiles, 1.5 IQR whiskers")
     if len({result.fault_free for result in ordered}) == 1:
         axes.axhline(
-            ordered[0].fault_free, color=_GREY, linewidth=1, linestyle=":", label="fault-free"
+            ordered[0].fault_free, color=GREY, linewidth=1, linestyle=":", label="fault-free"
         )
-    axes.set_xticks(range(len(ordered)), [_name(result.rate) for result in ordered])
+    axes.set_xticks(range(len(ordered)), [in_percent(result.rate) for result in ordered])
     axes.set_xlim(-0.6, len(ordered) - 0.4)
     axes.set_xlabel("fault rate")
-    axes.set_ylabel("accuracy of a chip")
-    _percent(axes.yaxis)
-    _legend_above(figure)
-    _save(figure, path)
+    _value_axis(axes.yaxis, ordered[0], "{} of a chip")
+    legend_above(figure, axes, ax is None)
+    return finish(figure, path)
 
 
-def yield_curve(results: Sequence[PopulationResult], path: str | os.PathLike) -> None:
+def yield_curve(
+    results: Sequence[PopulationResult],
+    path: str | os.PathLike | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Figure:
     """Draws the share of chips that reach an accuracy, against that accuracy.
 
     The shares are about new images, with their 95% intervals (`PopulationResult.yield_at`): the
@@ -195,42 +181,54 @@ def yield_curve(results: Sequence[PopulationResult], path: str | os.PathLike) ->
 
     Args:
         results: one result for each fault rate.
-        path: the PNG file to write.
+        path: the file to write, in the format of its ending; None writes none.
+        ax: axes to draw into; None for a figure of its own.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: if there is no result, or if chips answered a part of the images only.
     """
     ordered = _full(results, "a yield curve")
     everything = np.concatenate([result.accuracies for result in ordered])
-    margin = max(0.02 * np.ptp(everything), 0.002)
-    ends = max(everything.min() - margin, 0.0), min(everything.max() + margin, 1.0)
-    figure, (axes,) = _figure()
+    margin = max(0.02 * np.ptp(everything), 0.002 if ordered[0].is_counted else 1e-9)
+    ends = everything.min() - margin, everything.max() + margin
+    if ordered[0].is_counted:
+        ends = max(ends[0], 0.0), min(ends[1], 1.0)
+    figure, (axes,) = axes_for(ax)
     for number, result in enumerate(ordered):
         steps = np.unique(np.concatenate([np.linspace(*ends, 120), result.accuracies]))
         found = [result.yield_at(float(threshold)).interval for threshold in steps]
         colour = COLOURS[number % len(COLOURS)]
         low, high = np.array([(one.low, one.high) for one in found]).T
-        axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0, step="pre")
+        band = {"color": colour, "alpha": 0.15, "linewidth": 0, "step": "pre"}
+        axes.fill_between(steps, low, high, label=None if number else "95% interval", **band)
         axes.step(
             steps,
             [one.estimate for one in found],
             where="pre",
             color=colour,
             linewidth=1.7,
-            linestyle=_LINES[number % len(_LINES)],
-            label=f"{_name(result.rate)} faults ({len(result.chips)} chips)",
+            linestyle=LINES[number % len(LINES)],
+            label=f"{in_percent(result.rate)} faults ({len(result.chips)} chips)",
         )
     axes.set_xlim(*ends)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("required accuracy on new images")
+    images = "new" if "new images" in ordered[0].single_chips().question else "these"
+    _value_axis(axes.xaxis, ordered[0], f"required {{}} on {images} images")
     axes.set_ylabel("yield: chips that reach it")
-    _percent(axes.xaxis)
-    _percent(axes.yaxis)
-    _legend_above(figure)
-    _save(figure, path)
+    percent(axes.yaxis)
+    legend_above(figure, axes, ax is None)
+    return finish(figure, path)
 
 
-def convergence(results: Sequence[PopulationResult], path: str | os.PathLike) -> None:
+def convergence(
+    results: Sequence[PopulationResult],
+    path: str | os.PathLike | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Figure:
     """Draws the mean accuracy against the number of chips so far, with its 95% interval.
 
     The interval is that over chips, given the test images; a stop rule's own is at the end of its
@@ -238,7 +236,11 @@ def convergence(results: Sequence[PopulationResult], path: str | os.PathLike) ->
 
     Args:
         results: one result for each fault rate, each of at least two chips.
-        path: the PNG file to write.
+        path: the file to write, in the format of its ending; None writes none.
+        ax: axes to draw into; None for a figure of its own.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: if no result has two chips.
@@ -246,38 +248,114 @@ def convergence(results: Sequence[PopulationResult], path: str | os.PathLike) ->
     several = [result for result in _check(results) if len(result.chips) >= _LEAST_CHIPS]
     if not several:
         raise ValueError("expected a result of two chips or more for a convergence figure.")
-    figure, (axes,) = _figure()
+    figure, (axes,) = axes_for(ax)
     limits: list[float] = []
     for number, result in enumerate(sorted(several, key=lambda one: one.rate)):
         count = len(result.chips)
         steps = np.unique(np.geomspace(_LEAST_CHIPS, count, 60).round().astype(int))
-        counts = np.array([(chip.correct, chip.total) for chip in result.chips])
-        correct, total = counts.T
-        found = [chip_interval(correct[:k], total[:k], images="test_set") for k in steps]
+        found = [_interval_so_far(result, k) for k in steps]
         colour = COLOURS[number % len(COLOURS)]
-        style = _LINES[number % len(_LINES)]
+        style = LINES[number % len(LINES)]
         low, high = np.array([(one.low, one.high) for one in found]).T
         # The wide intervals of the first chips would press all else into a line.
         settled = steps >= min(_SETTLED_CHIPS, count)
         limits += [low[settled].min(), high[settled].max()]
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        of_band = None if number else "95% interval, over chips on this test set"
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, label=of_band)
         axes.plot(
             steps,
             [one.estimate for one in found],
             color=colour,
             linewidth=1.7,
             linestyle=style,
-            label=f"{_name(result.rate)} faults",
+            label=f"{in_percent(result.rate)} faults",
         )
-    margin = max(0.25 * np.ptp(limits), 0.002)
-    axes.set_ylim(max(min(limits) - margin, 0), min(max(limits) + margin, 1.005))
+    if several[0].is_counted:
+        margin = max(0.25 * np.ptp(limits), 0.002)
+        axes.set_ylim(max(min(limits) - margin, 0), min(max(limits) + margin, 1.005))
     axes.set_xscale("log")
     _chip_ticks(axes, max(len(result.chips) for result in several))
     axes.set_xlabel("chips evaluated")
-    axes.set_ylabel("mean accuracy")
-    _percent(axes.yaxis)
-    _legend_above(figure)
-    _save(figure, path)
+    _value_axis(axes.yaxis, several[0], "mean {}")
+    legend_above(figure, axes, ax is None)
+    return finish(figure, path)
+
+
+def comparison(
+    a: Sequence[PopulationResult],
+    b: Sequence[PopulationResult],
+    path: str | os.PathLike | None = None,
+    *,
+    labels: tuple[str, str] = ("a", "b"),
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Draws two models on the same chips: their means, and the paired difference of each chip.
+
+    Left `accuracy_against_rate` of both. Right the difference, the first minus the second: of each
+    chip a dot, and its mean with the interval of `paired_difference`, which is narrower than those
+    of the two curves, since chips and images cancel.
+
+    Args:
+        a: one result for each fault rate.
+        b: those of the other model, at these rates or more.
+        path: the file to write, in the format of its ending; None writes none.
+        labels: names of the two models.
+        ax: two axes to draw into; None for a figure of its own.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if the results are not of the same chips and images, or of one chip.
+    """
+    pairs = sorted(matched(_check(a), _check(b)), key=lambda pair: pair[0].rate)
+    if len(set(labels)) != 2:
+        raise ValueError(f"expected two different labels. Received: {labels}")
+    found = [
+        paired_difference(one, other, images="new" if _keeps_answers(one, other) else "test_set")
+        for one, other in pairs
+    ]
+    figure, (left, right) = axes_for(ax, columns=2, width=9.0, height=4.2)
+    accuracy_against_rate(dict(zip(labels, zip(*pairs, strict=True), strict=True)), ax=left)
+    for place, difference in enumerate(found):
+        values = np.array(difference.differences)
+        shift = 0.5 * ((np.arange(len(values)) * 0.6180339887) % 1 - 0.5)
+        right.plot(place + shift, values, "o", color=COLOURS[5], markersize=3.2, markeredgewidth=0,
+                   alpha=0.6, label=None if place else "one chip")  # fmt: skip
+    means = [one.interval.estimate for one in found]
+    reach = np.maximum([(m - one.interval.low, one.interval.high - m)
+                        for m, one in zip(means, found, strict=True)], 0).T  # fmt: skip
+    bar = f"mean, 95% interval ({found[0].interval.question})"
+    right.errorbar(range(len(found)), means, reach, color=COLOURS[6], marker="D", linestyle="none",
+                   markersize=5, capsize=4, label=bar, zorder=3)  # fmt: skip
+    right.axhline(0, color=GREY, linewidth=1)
+    right.set_xticks(range(len(found)), [in_percent(one.rate) for one, _ in pairs])
+    right.set_xlim(-0.6, len(found) - 0.4)
+    right.set_xlabel("fault rate")
+    right.set_ylabel(f"{labels[0]} minus {labels[1]}")
+    if pairs[0][0].is_counted:
+        percent(right.yaxis)
+    right.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
+    return finish(figure, path)
+
+
+def _keeps_answers(one: PopulationResult, other: PopulationResult) -> bool:
+    return one.matrix is not None and other.matrix is not None
+
+
+def _value_axis(axis: Any, result: PopulationResult, text: str) -> None:
+    """Labels an axis of accuracies in percent, of other scores by the measure's name."""
+    axis.set_label_text(text.format(result.measure))
+    if result.is_counted:
+        percent(axis)
+
+
+def _interval_so_far(result: PopulationResult, count: int) -> Any:
+    chips = result.chips[:count]
+    if not result.is_counted:
+        return score_interval(np.array([chip.accuracy for chip in chips]), None)
+    correct, total = np.array([(chip.correct, chip.total) for chip in chips]).T
+    return chip_interval(correct, total, images="test_set")
 
 
 def _chip_ticks(axes: Axes, count: int) -> None:
@@ -287,27 +365,11 @@ def _chip_ticks(axes: Axes, count: int) -> None:
     axes.set_xticks([], minor=True)
 
 
-def _curves(history: Any) -> dict[str, np.ndarray]:
-    """Returns metric -> one value for each epoch, from any form of a history."""
-    held = getattr(history, "history", history)
-    if not isinstance(held, Mapping):
-        records = list(held)
-        names = {name: None for record in records for name in record}
-        held = {name: [record.get(name, np.nan) for record in records] for name in names}
-    curves = {name: np.asarray(values, float) for name, values in held.items()}
-    if not len(curves.get("loss", ())) or "accuracy" not in curves:
-        raise ValueError(
-            f"expected a history with `loss` and `accuracy` of one epoch or more. Received: "
-            f"{sorted(curves)} (compile the model with metrics=['accuracy'])"
-        )
-    return curves
-
-
 def _reaches(results: Sequence[PopulationResult]) -> np.ndarray:
     """Returns how far the mean's interval reaches down and up; NaN where there is none."""
     reaches = []
     for result in results:
-        if len(result.chips) < _LEAST_CHIPS:
+        if not result.has_interval:
             reaches.append((np.nan, np.nan))
             continue
         interval = result.mean_interval()
@@ -330,41 +392,3 @@ def _full(results: Sequence[PopulationResult], what: str) -> list[PopulationResu
             "them (evaluate without a stop rule)"
         )
     return found
-
-
-def _figure(columns: int = 1, width: float = 6.0, height: float = 3.9) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for one in axes:
-        one.grid(color="#DDDDDD", linewidth=0.6)
-        one.set_axisbelow(True)
-        one.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _percent(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _name(value)))
-
-
-def _name(share: float) -> str:
-    return f"{100 * share:.4g}%"
-
-
-def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
-
-
-def _legend_above(figure: Figure) -> None:
-    """Puts the legend where it can cover no chip."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    longest = max(map(len, labels))
-    columns = min(len(labels), 3 if longest <= 24 else 2 if longest <= 44 else 1)
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=columns, fontsize=8.5, frameon=False
-    )
-
-
-def _save(figure: Figure, path: str | os.PathLike) -> None:
-    with written_whole(path) as temporary:
-        # Without the library's version in the file: equal figures are equal files.
-        figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})

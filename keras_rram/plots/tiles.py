@@ -1,6 +1,6 @@
 """Pictures of the tiles of a chip: which cells are stuck, and where.
 
-A function writes one file, whole or not at all, without `pyplot`.
+A function returns a figure, and writes it if there is a path, in the format of its ending.
 """
 
 import math
@@ -12,8 +12,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from keras_rram.files import written_whole
 from keras_rram.hardware.tile_maps import CODES, HEALTHY, STUCK_OFF, STUCK_ON, UNUSED, checked_tiles
+from keras_rram.plots.figure import finish
 
 # Of Okabe and Ito: blue and vermilion can be told apart by colour-blind people.
 _COLOURS = {UNUSED: "#FFFFFF", HEALTHY: "#DDDDDD", STUCK_OFF: "#0072B2", STUCK_ON: "#D55E00"}
@@ -22,10 +22,10 @@ _INCHES = 2.6
 
 def tile_maps(
     tiles: Sequence[np.ndarray],
-    path: str | os.PathLike,
+    path: str | os.PathLike | None = None,
     titles: Sequence[str] = (),
     columns: int = 4,
-) -> None:
+) -> Figure:
     """Draws the fault map of each tile: a pixel for each cell, word lines down, bit lines across.
 
     Above each map is its title, or the tile's number, and the share of its cells in use that are
@@ -34,9 +34,12 @@ def tile_maps(
     Args:
         tiles: codes (see `keras_rram.hardware.tile_maps`), or conductances in siemens,
             drawn on one scale; `tiles_from_chip` makes them from a chip.
-        path: the PNG file to write.
+        path: the file to write, in the format of its ending; None writes none.
         titles: a title for each tile.
         columns: maps side by side.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: if there is no tile, a tile is no map, codes and conductances are mixed, or
@@ -90,8 +93,7 @@ def tile_maps(
     else:
         bar = figure.colorbar(image, ax=axes.tolist(), shrink=0.8)
         bar.set_label("stuck at, microsiemens (grey: healthy)", fontsize=8.5)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
+    return finish(figure, path)
 
 
 def _share(tile: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from keras_rram.files import written_whole
-from keras_rram.plots.populations import COLOURS
+from keras_rram.plots.figure import COLOURS
 from keras_rram.study.judgement import Verdict
 from keras_rram.study.published import Published
 

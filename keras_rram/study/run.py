@@ -24,6 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_rram import plots
 from keras_rram.chips.chip import Chip
 from keras_rram.data.dataset import Dataset
 from keras_rram.data.sources import load
@@ -31,7 +32,6 @@ from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import crossed_components
 from keras_rram.files import written_whole
-from keras_rram.plots import populations as plots
 from keras_rram.repair.batch_norm import BatchNormRecalibration
 from keras_rram.study.answers import write_answers
 from keras_rram.study.methods import METHODS, STUDY

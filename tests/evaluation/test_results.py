@@ -149,6 +149,7 @@ def test_the_file_is_that_of_the_documentation():
         ],
         "repair": "none", "access_tier": "A", "fault_free_repaired": None, "name": "mini",
         "stop_interval": None, "reason": "all 1 chips", "interrupted": False,
+        "measure": "accuracy", "higher_is_better": True,
     }  # fmt: skip
 
 
@@ -204,3 +205,42 @@ def test_a_drop_compares_like_with_like():
 def test_values_out_of_range_are_refused(call):
     with pytest.raises(ValueError, match="expected .*Received: "):
         call()
+
+
+def test_a_result_is_printed_as_five_lines_and_never_with_its_answers():
+    result = population(answered(MATRIX), reason="all 20 chips on all images")
+    lines = str(result).splitlines()
+    assert len(lines) == 5
+    interval = result.mean_interval()
+    assert f"mini on 20 chips: {FAULTS}, 300 images" == lines[0]
+    assert f"mean {100 * result.mean:.2f}%" in lines[1]
+    assert f"{100 * interval.low:.2f}% to {100 * interval.high:.2f}%" in lines[1]
+    assert "(new chips, new images)" in lines[1]
+    assert f"cost {100 * result.drop:.2f} points" in lines[2]
+    assert f"worst {100 * result.worst.accuracy:.2f}% (chip {result.worst.index})" in lines[3]
+    assert "access tier A" in lines[4] and lines[4].endswith("all 20 chips on all images")
+    for shown in (repr(result), repr(result.chips[0]), repr(population(counted(900)))):
+        assert len(shown) < 250 and "correctness" not in shown
+    alone = str(population(counted(900))).splitlines()
+    assert len(alone) == 5 and "interval" not in alone[1]
+    folds = [
+        ChipResult.from_answers(k, 0.1, 0.1, MATRIX[k, :75], fold_of(k, 4), 4) for k in range(8)
+    ]
+    assert len(str(population(folds)).splitlines()) == 5
+
+
+def test_a_result_is_a_table():
+    result = population(answered(MATRIX))
+    table = result.to_frame()
+    assert table["accuracy"].tolist() == result.accuracies.tolist()
+    assert list(table) == result.to_csv().splitlines()[0].split(",")
+    assert len(table) == 20 and table["correct"].dtype.kind == "i"
+
+
+def test_a_chips_name_is_kept_and_only_then_a_column():
+    chips = [ChipResult(k, 0.1, 0.1, 900 + k, 1000, name=f"die{k}") for k in range(3)]
+    result = population(chips)
+    assert ChipResult.from_line(chips[1].to_line()) == chips[1]
+    assert result.to_frame()["name"].tolist() == ["die0", "die1", "die2"]
+    assert "(chip die0)" in str(result)
+    assert "name" not in population(counted(900)).to_frame()

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from keras_rram import plots
+from keras_rram.evaluation import paired_difference
 from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.plots import populations as plots
 
 HISTORY = [
     {"epoch": epoch, "loss": 2 / epoch, "accuracy": 1 - 0.5 / epoch,
@@ -14,8 +16,8 @@ HISTORY = [
 ]  # fmt: skip
 
 
-def population(rate, count=30, folds=1):
-    rng = np.random.default_rng(int(1000 * rate))
+def population(rate, count=30, folds=1, seed=0):
+    rng = np.random.default_rng(int(1000 * rate) + seed)
     accuracies = 0.95 - rng.gamma(2, rate / 3, count)
     chips = [
         ChipResult.from_answers(
@@ -29,6 +31,7 @@ def population(rate, count=30, folds=1):
 
 
 RESULTS = [population(rate) for rate in (0.1, 0.2, 0.3)]
+OTHERS = [population(rate, seed=7) for rate in (0.1, 0.2, 0.3)]
 FIGURES = {
     "training": lambda path: plots.training_curves(HISTORY, path),
     "rates": lambda path: plots.accuracy_against_rate(RESULTS, path),
@@ -41,6 +44,7 @@ FIGURES = {
     "distribution": lambda path: plots.chip_distribution(RESULTS, path),
     "yield": lambda path: plots.yield_curve(RESULTS, path),
     "convergence": lambda path: plots.convergence(RESULTS, path),
+    "comparison": lambda path: plots.comparison(RESULTS, OTHERS, path, labels=("plain", "mine")),
 }
 
 
@@ -55,16 +59,13 @@ def test_every_figure_is_a_small_png_that_is_always_the_same(name, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
 
 
-def axes_of(draw, monkeypatch):
-    """Returns the axes of the figure that `draw` would have saved."""
-    saved = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: saved.append(figure))
-    draw("unused")
-    return saved[0].axes
+def axes_of(draw):
+    """Returns the axes of the figure that `draw` returns, where it saves none."""
+    return draw(None).axes
 
 
-def test_the_study_s_four_curves_are_there(monkeypatch):
-    loss, accuracy = axes_of(FIGURES["training"], monkeypatch)
+def test_the_study_s_four_curves_are_there():
+    loss, accuracy = axes_of(FIGURES["training"])
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
         lines = {line.get_label(): line.get_ydata() for line in axes.lines}
         np.testing.assert_allclose(lines["training"], [one[name] for one in HISTORY])
@@ -75,31 +76,31 @@ def test_the_study_s_four_curves_are_there(monkeypatch):
     assert accuracy.yaxis.get_major_formatter()(0.905) == "90.5%"
 
 
-def test_a_keras_history_works_as_well(monkeypatch):
+def test_a_keras_history_works_as_well():
     class History:
         history = {"loss": [1.0, 0.5], "accuracy": [0.5, 0.75], "val_accuracy": [0.4, 0.6]}
 
-    loss, accuracy = axes_of(lambda path: plots.training_curves(History(), path), monkeypatch)
+    loss, accuracy = axes_of(lambda path: plots.training_curves(History(), path))
     assert [line.get_label() for line in loss.lines] == ["training"]
     assert [line.get_label() for line in accuracy.lines] == ["training", "validation"]
     np.testing.assert_array_equal(accuracy.lines[0].get_xdata(), [1, 2])
 
 
-def test_what_the_figures_show_is_what_the_results_say(monkeypatch):
-    (axes,) = axes_of(FIGURES["rates"], monkeypatch)
+def test_what_the_figures_show_is_what_the_results_say():
+    (axes,) = axes_of(FIGURES["rates"])
     (mean,) = [line for line in axes.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(mean.get_ydata(), [result.mean for result in RESULTS])
     (worst,) = [line for line in axes.lines if line.get_label() == "worst chip"]
     np.testing.assert_allclose(worst.get_ydata(), [one.worst.accuracy for one in RESULTS])
 
-    (axes,) = axes_of(FIGURES["yield"], monkeypatch)
+    (axes,) = axes_of(FIGURES["yield"])
     line, first = axes.lines[0], RESULTS[0]
     # Without the noise of finitely many images.
     chips = first.mean + first.sd / first.raw_sd * (first.accuracies - first.mean)
     for threshold, share in zip(line.get_xdata()[::17], line.get_ydata()[::17], strict=True):
         assert share == np.mean(chips >= threshold)
 
-    (axes,) = axes_of(FIGURES["convergence"], monkeypatch)
+    (axes,) = axes_of(FIGURES["convergence"])
     line = axes.lines[0]
     assert line.get_xdata()[-1] == 30
     assert line.get_ydata()[-1] == pytest.approx(RESULTS[0].mean)
@@ -132,11 +133,83 @@ def test_global_state_of_matplotlib_is_left_alone(tmp_path):
     assert dict(pyplot.rcParams) == before and pyplot.get_fignums() == figures
 
 
-@pytest.mark.parametrize("name", sorted(FIGURES.keys() - {"training"}))
-def test_legends_of_populations_cover_no_chip(name, monkeypatch):
-    (axes,) = axes_of(FIGURES[name], monkeypatch)
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - {"training", "comparison"}))
+def test_legends_of_populations_cover_no_chip(name):
+    (axes,) = axes_of(FIGURES[name])
     figure = axes.figure
     FigureCanvasAgg(figure).draw()
     (legend,) = figure.legends
     assert legend.get_window_extent().y0 >= axes.get_window_extent().y1 - 1
     assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"),
+    [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml"), ("SVG", b"<?xml")],
+)
+def test_the_ending_of_a_file_is_its_format(suffix, start, tmp_path):
+    for draw in (FIGURES["rates"], FIGURES["comparison"]):
+        paths = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+        for path in paths:
+            draw(path)
+        assert paths[0].read_bytes().startswith(start)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert b"<image" not in paths[0].read_bytes()  # vectors
+
+
+def test_an_unknown_ending_is_an_error(tmp_path):
+    for name in ("a.txt", "a"):
+        with pytest.raises(ValueError, match="expected a file of a figure.*svg"):
+            plots.yield_curve(RESULTS, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_go_into_the_axes_of_the_caller():
+    figure = Figure()
+    axes = figure.subplots(2, 3).ravel()
+    for draw, one in zip(
+        (
+            plots.accuracy_against_rate,
+            plots.chip_distribution,
+            plots.yield_curve,
+            plots.convergence,
+        ),
+        axes,
+        strict=False,
+    ):
+        assert draw(RESULTS, ax=one) is figure
+        assert one.lines and one.get_legend() is not None
+    assert plots.comparison(RESULTS, OTHERS, ax=axes[4:]) is figure
+    assert plots.training_curves(HISTORY, ax=axes[4:]) is figure
+    assert len(figure.axes) == 6 and not figure.legends
+    with pytest.raises(ValueError, match="expected 2 axes"):
+        plots.comparison(RESULTS, OTHERS, ax=axes)
+
+
+def test_bars_and_bands_are_labelled_and_models_named():
+    def labels(figure):
+        return " | ".join(text.get_text() for one in figure.legends for text in one.get_texts())
+
+    one = labels(plots.accuracy_against_rate(RESULTS, label="my model"))
+    assert "my model, 95% interval" in one and "5th to 95th percentile of chips" in one
+    two = labels(plots.accuracy_against_rate({"first": RESULTS, "second": OTHERS}))
+    assert "first (mean, 95% interval)" in two and "5th to 95th percentile of chips" in two
+    assert "95% interval" in labels(plots.yield_curve(RESULTS))
+    assert "95% interval, over chips" in labels(plots.convergence(RESULTS))
+    with pytest.raises(ValueError, match="label= with one curve"):
+        plots.accuracy_against_rate({"first": RESULTS}, label="mine")
+
+
+def test_the_comparison_shows_the_paired_difference():
+    left, right = axes_of(FIGURES["comparison"])
+    found = [paired_difference(a, b) for a, b in zip(RESULTS, OTHERS, strict=True)]
+    (means,) = [line for line in right.lines if line.get_marker() == "D"]
+    heights = np.array(means.get_ydata(), float)
+    np.testing.assert_allclose(heights, [one.interval.estimate for one in found])
+    dots = [line.get_ydata() for line in right.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots, [one.differences for one in found])
+    (bars,) = right.containers
+    ends = np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()])
+    np.testing.assert_allclose(ends, [(one.interval.low, one.interval.high) for one in found])
+    assert right.get_ylabel() == "plain minus mine"
+    assert len(left.get_legend().get_texts()) == 4

@@ -14,6 +14,7 @@ from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Answers, Engine, Task
 from keras_rram.evaluation.engines.workers import Pool
+from keras_rram.evaluation.measure import Measure
 from keras_rram.layers import faulty_layers
 from keras_rram.repair import Repair
 
@@ -29,20 +30,22 @@ class Workload:
     Attributes:
         model: built model with Drop-Connect layers.
         images: float array `(n, ...)`.
-        labels: integer classes `(n,)`.
+        labels: integer classes `(n,)`, or what the measure takes.
         chip: a chip at the largest fault rate, which an engine is verified with.
         quantization: "float32" or "int8".
         calibration: training images for int8.
         repair: see `keras_rram.repair.Repair`.
+        measure: what scores outputs; None: right or wrong by the largest of several.
     """
 
     model: keras.Model
     images: np.ndarray
-    labels: np.ndarray
+    labels: Any
     chip: Chip
     quantization: str = "float32"
     calibration: np.ndarray | None = None
     repair: Repair | None = None
+    measure: Measure | None = None
 
 
 class RunEngine:
@@ -99,7 +102,7 @@ class RunEngine:
                 yield from here.answer(tasks[start : start + here.group])
             return
         if self._pool is None:
-            pool = Pool(here, len(self._work.labels), *self._place(), self._threads)
+            pool = Pool(here, len(self._work.images), *self._place(), self._threads)
             self._pool = self._stack.enter_context(pool)
         yield from self._pool.answer(tasks)
 
@@ -141,7 +144,7 @@ def open_engine(work: Workload, engine: str = "auto", threads: int | None = None
         else:
             log.info("Engine: litert (TFLite converted once, each chip patched in).")
             return opened
-    return KerasEngine(work.model, work.images, work.labels, work.repair)
+    return KerasEngine(work.model, work.images, work.labels, work.repair, measure=work.measure)
 
 
 def check_choice(work: Workload, engine: str) -> None:
@@ -180,6 +183,8 @@ def _why_not_litert(work: Workload) -> str | None:
         return "since a TFLite file has no read noise"
     if work.repair is not None:
         return "with a repair, which changes more than the bytes of kernels"
+    if len(getattr(work.model, "outputs", None) or []) != 1:
+        return "since a TFLite file of chips takes a graph of layers with one output"
     if (backend := keras.backend.backend()) != "tensorflow":
         return f"since TFLite conversion needs the TensorFlow backend and this is '{backend}'"
     return None
@@ -200,4 +205,4 @@ def _litert(work: Workload, threads: int | None) -> Engine:
     converted = convert_once(
         work.model, work.images, work.chip, work.quantization, work.calibration
     )
-    return LiteRTEngine(converted, work.labels, threads)
+    return LiteRTEngine(converted, work.labels, threads, work.measure)

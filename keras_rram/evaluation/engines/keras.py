@@ -13,6 +13,7 @@ from keras_rram.chips.chip import Chip, Programmed, erase
 from keras_rram.chips.inference import ChipInference
 from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
 from keras_rram.evaluation.engines.protocol import Answers, Task, achieved_rate
+from keras_rram.evaluation.measure import Measure
 from keras_rram.layers import faulty_layers
 from keras_rram.noise.injection import reseed
 from keras_rram.repair import Repair
@@ -42,9 +43,11 @@ class KerasEngine:
         repair: applied to each programmed chip before it predicts, and to the fault-free model
             unless a task says otherwise; see `keras_rram.repair.Repair`.
         batch: images that go through the network at once.
+        measure: what scores the outputs, which may then be any, and labels what it takes; None:
+            right or wrong by the largest of several.
 
     Raises:
-        ValueError: if the outputs are not `(n, classes)` with two classes or more.
+        ValueError: without a measure, if the outputs are not `(n, classes)`, two classes or more.
 
     Example:
 
@@ -61,30 +64,39 @@ class KerasEngine:
         self,
         model: keras.Model,
         images: np.ndarray,
-        labels: np.ndarray,
+        labels: Any,
         repair: Repair | None = None,
         batch: int = BATCH,
+        measure: Measure | None = None,
     ):
-        self._model, self._repair = model, repair
+        self._model, self._repair, self._measure = model, repair, measure
         self._count, self._batch = len(images), min(batch, len(images))
-        self._arrays = (images, np.asarray(labels, np.int32))
+        self._images = images
+        self._labels = np.asarray(labels, np.int32) if measure is None else labels
         self._layers = list(faulty_layers(model).values())
         self._is_noisy = any(layer.is_noisy for layer in self._layers)
         with self._random_states_kept():
-            outputs = np.shape(model(ops.convert_to_tensor(images[:1]), training=False))
-        if len(outputs) != 2 or outputs[1] < 2:
+            found = model(ops.convert_to_tensor(images[:1]), training=False)
+            outputs: tuple[int, ...] = np.shape(found) if measure is None else ()
+        if measure is None and (len(outputs) != 2 or outputs[1] < 2):
             raise ValueError(
                 f"expected a classifier with outputs (n, classes), classes >= 2. Received: model "
                 f"'{model.name}' with outputs of shape {('n', *outputs[1:])}"
             )
         self.group = 1
-        if keras.backend.backend() == "jax" and repair is None and not self._is_noisy:
+        is_jax = keras.backend.backend() == "jax"
+        if is_jax and repair is None and not self._is_noisy and measure is None:
             self.group = _group_size(model, self._batch)
-        self._predict = ChipInference(model, _is_right, self._arrays, self.group)
+        if measure is None:
+            arrays = self._images, self._labels
+            self._predict = ChipInference(model, _is_right, arrays, self.group)
+        else:
+            self._predict = ChipInference(model, _outputs, (self._images,))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the model as trained, and compiles nothing."""
-        return _restored, (to_bytes(self._model), *self._arrays, self._repair, self._batch)
+        held = self._images, self._labels, self._repair, self._batch, self._measure
+        return _restored, (to_bytes(self._model), *held)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates each task's chip on its images; the model gets back what it held before."""
@@ -152,9 +164,19 @@ class KerasEngine:
                 reseed(self._model, *chip, int(batch[0]))
             if keras.backend.backend() == "jax":
                 batch = np.pad(batch, (0, self._batch - used))  # compiled for one size
-            correct = ops.convert_to_numpy(self._predict(batch, faults))
-            parts.append(correct[..., :used])
-        return np.concatenate(parts, axis=-1).astype(bool)
+            found = keras.tree.map_structure(ops.convert_to_numpy, self._predict(batch, faults))
+            if self._measure is None:
+                parts.append(found[..., :used])
+            else:
+                parts.append(keras.tree.map_structure(lambda one, n=used: one[:n], found))
+        if self._measure is None:
+            return np.concatenate(parts, axis=-1).astype(bool)
+        outputs = keras.tree.map_structure(lambda *each: np.concatenate(each), *parts)
+        return self._measure(outputs, keras.tree.map_structure(lambda a: a[images], self._labels))
+
+
+def _outputs(call: Any, batch: Any, images: Any) -> Any:
+    return call(ops.take(images, batch, axis=0))
 
 
 def _is_right(call: Any, batch: Any, images: Any, labels: Any) -> Any:

@@ -14,6 +14,7 @@ from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.engines.clean_prefix import cut
 from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
 from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Answers, Task, achieved_rate
+from keras_rram.evaluation.measure import Measure
 from keras_rram.export.errors import ExportError
 from keras_rram.export.litert_model import LiteRTModel
 from keras_rram.export.patchable import PatchableModel
@@ -109,6 +110,7 @@ class LiteRTEngine:
         converted: from `convert_once`.
         labels: integer classes `(n,)`.
         threads: number of threads; defaults to the cores of this process.
+        measure: see `KerasEngine`, likewise the labels then.
 
     Example:
 
@@ -122,18 +124,25 @@ class LiteRTEngine:
     name = "litert"
     group = 1
 
-    def __init__(self, converted: Converted, labels: np.ndarray, threads: int | None = None):
+    def __init__(
+        self,
+        converted: Converted,
+        labels: Any,
+        threads: int | None = None,
+        measure: Measure | None = None,
+    ):
+        self._measure = measure
         self._converted, self._model = converted, converted.model
         self._patchable = converted.patchable
         self._inputs = LiteRTModel(self._patchable.tflite).encode(converted.inputs)
-        self._labels = np.asarray(labels)
+        self._labels = np.asarray(labels) if measure is None else labels
         self._threads = threads or joblib.cpu_count()
         self._executor = ThreadPoolExecutor(self._threads, "litert")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the file, so that nothing is converted again."""
         held = self._converted
-        arguments = (self._patchable, held.inputs, self._labels, self._threads)
+        arguments = (self._patchable, held.inputs, self._labels, self._threads, self._measure)
         return _restored, (to_bytes(self._model), *arguments)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
@@ -143,11 +152,14 @@ class LiteRTEngine:
     def _single(self, task: Task) -> Answers:
         faults = {} if task.chip is None else task.chip.faults(self._model)
         chosen = slice(None) if task.images is None else task.images
-        classes = self._classes(bytes(self._patchable.patch(faults)), self._inputs[chosen])
-        return Answers(classes == self._labels[chosen], achieved_rate(faults))
+        outputs = self._outputs(bytes(self._patchable.patch(faults)), self._inputs[chosen])
+        labels = keras.tree.map_structure(lambda array: array[chosen], self._labels)
+        if self._measure is None:
+            return Answers(outputs.argmax(-1) == labels, achieved_rate(faults))
+        return Answers(self._measure(outputs, labels), achieved_rate(faults))
 
-    def _classes(self, tflite: bytes, inputs: np.ndarray) -> np.ndarray:
-        """Returns the class of each image, the images in one part for each thread."""
+    def _outputs(self, tflite: bytes, inputs: np.ndarray) -> np.ndarray:
+        """Returns the output for each image, the images in one part for each thread."""
         parts = np.array_split(inputs, min(self._threads, -(-len(inputs) // BATCH)))
         if len(parts) == 1:
             return _predict(tflite, inputs)
@@ -156,9 +168,9 @@ class LiteRTEngine:
 
 
 def _restored(
-    model: bytes, patchable: PatchableModel, inputs: np.ndarray, labels: np.ndarray, threads: int
+    model: bytes, patchable: PatchableModel, inputs: np.ndarray, *arguments: Any
 ) -> LiteRTEngine:
-    return LiteRTEngine(Converted(from_bytes(model), patchable, inputs), labels, threads)
+    return LiteRTEngine(Converted(from_bytes(model), patchable, inputs), *arguments)
 
 
 class _ChipModel(LiteRTModel):
@@ -175,7 +187,7 @@ class _ChipModel(LiteRTModel):
 
 def _predict(tflite: bytes, inputs: np.ndarray) -> np.ndarray:
     batch = -(-len(inputs) // -(-len(inputs) // BATCH))  # the least padding in the last batch
-    return _ChipModel(tflite, batch).predict(inputs).argmax(-1)
+    return _ChipModel(tflite, batch).predict(inputs)
 
 
 def _verify(converted: Converted, chip: Chip, quantization: str) -> None:

@@ -33,7 +33,8 @@ class Answers:
     """What an engine found out about one chip.
 
     Attributes:
-        correct: boolean array, one entry for each image of the task, in its order.
+        correct: boolean array, one entry for each image of the task, in its order; under a measure
+            that does not count, floats, or one float for all.
         fault_rate: achieved fault rate over all weights that faults can reach, in `[0, 1]`.
     """
 

@@ -48,6 +48,7 @@ class SingleChips:
         least_factor: Its lower end, with 97.5 percent confidence.
         image_sd: Standard deviation of the shared luck.
         question: One of `QUESTIONS`.
+        least: Least value that an accuracy can have; minus infinity for scores.
     """
 
     accuracies: np.ndarray
@@ -55,6 +56,7 @@ class SingleChips:
     least_factor: float
     image_sd: float
     question: str
+    least: float = 0.0
 
     def yield_at(self, threshold: float, confidence: float = 0.95) -> Yield:
         """The part of all chips with an accuracy of at least `threshold`.
@@ -67,18 +69,13 @@ class SingleChips:
         noise, and least where the noise is most of what is measured.
 
         Args:
-            threshold: Accuracy in [0, 1].
+            threshold: Accuracy in [0, 1], or a score.
             confidence: Confidence level in (0, 1).
 
         Raises:
-            ValueError: For a threshold or confidence out of range.
+            ValueError: For a confidence out of range.
         """
         check_confidence(confidence)
-        if not 0 <= threshold <= 1:
-            raise ValueError(
-                f"expected a threshold in [0, 1]. Received: threshold={threshold} (90 percent is "
-                "0.9)"
-            )
         chips, passed = self.accuracies.size, int(np.sum(self.accuracies >= threshold))
         spent, reach = confidence, 0.0
         if self.image_sd:
@@ -120,7 +117,7 @@ class SingleChips:
             reach = float(stats.norm.isf(_SHARED * error)) * self.image_sd
         if self.accuracies.size < smallest_population(q, confidence):
             return None
-        return max(quantile_bound(self.accuracies, q, confidence) - reach, 0.0)
+        return max(quantile_bound(self.accuracies, q, confidence) - reach, self.least)
 
     def _drawn_in(self, factor: float) -> np.ndarray:
         if factor == 1:
@@ -164,11 +161,28 @@ def single_chips(
         mean = float(accuracies.mean())
         noise = variance and variance - sd_without_binomial_noise(correct, total) ** 2
         shared = mean * (1 - mean) / float(np.min(total))
+    return without_noise(accuracies, variance, noise, shared)
+
+
+def without_noise(
+    accuracies: np.ndarray, variance: float, noise: float, shared: float, least: float = 0.0
+) -> SingleChips:
+    """Returns what is known of chips, from the variances of what was measured, over new images.
+
+    Args:
+        accuracies: Shape (chips,), as measured.
+        variance: Their variance.
+        noise: The part of it that is each chip's own luck with the images.
+        shared: Variance of the luck that all share.
+        least: Least value that an accuracy can have.
+    """
+    chips = accuracies.size
+    rest = math.sqrt(shared), QUESTIONS["new"], least
     if variance < ROUNDING:
-        return SingleChips(accuracies, 1.0, 1.0, math.sqrt(shared), QUESTIONS[images])
+        return SingleChips(accuracies, 1.0, 1.0, *rest)
     # The variance of the measured accuracies is at least this, with 97.5 percent confidence.
-    least = variance * (chips - 1) / float(stats.chi2.ppf(0.975, chips - 1))
+    smallest = variance * (chips - 1) / float(stats.chi2.ppf(0.975, chips - 1))
     factor, lowest = (
-        math.sqrt(max(value - noise, 0.0) / value) for value in (variance, max(least, ROUNDING))
+        math.sqrt(max(value - noise, 0.0) / value) for value in (variance, max(smallest, ROUNDING))
     )
-    return SingleChips(accuracies, factor, lowest, math.sqrt(shared), QUESTIONS[images])
+    return SingleChips(accuracies, factor, lowest, *rest)
