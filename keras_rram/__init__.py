@@ -13,6 +13,7 @@ from keras_rram.layers import (
     WeightNoise,
     bake,
     faulty_layers,
+    gather_statistics,
     set_drop_rate,
     to_drop_connect,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "erase",
     "faults",
     "faulty_layers",
+    "gather_statistics",
     "hardware",
     "layers",
     "models",

@@ -102,6 +102,19 @@ def test_no_tensorflow_at_import(path):
     assert not roots & {"tensorflow", "tensorflow_datasets", "ai_edge_litert", "tf_keras"}
 
 
+def test_no_module_of_one_operating_system_is_needed():
+    """Locks are `files.lock`, cores `joblib.cpu_count()`: they work everywhere."""
+    for path in [*modules(), *(ROOT / "tools").rglob("*.py")]:
+        tops = {name.split(".")[0] for name in imported(path, top_level_only=True)}
+        assert not tops & {"fcntl", "msvcrt", "pwd", "resource"}, path
+        named = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        assert not named & {"sched_getaffinity", "flock", "fork", "SIGKILL"}, path
+
+
 def test_only_tools_print():
     for path in modules():
         calls = [

@@ -11,8 +11,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def example(name: str) -> str:
-    return max(re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL), key=len)
+def examples(name: str) -> list[str]:
+    """Returns the examples of a document, the longest one first."""
+    found = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    return sorted(found, key=len, reverse=True)
 
 
 @pytest.mark.slow
@@ -21,9 +23,14 @@ def example(name: str) -> str:
     ("name", "file"), [("README.md", "chip7.tflite"), ("docs/measured_maps.md", "measured.tflite")]
 )
 def test_an_example(name, file, tmp_path):
-    code = example(name).replace("chips=50", "chips=3")
+    code = examples(name)[0].replace("chips=50", "chips=3")
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert (tmp_path / file).stat().st_size > 10_000
+
+
+def test_the_short_examples_of_the_readme():
+    for code in examples("README.md")[1:]:
+        exec(code, {})

@@ -12,6 +12,7 @@ COMMANDS = {
     "export-micro": "export_micro",
     "export-models": "export_models",
     "faults": "compare_faults",
+    "channels": "channel_shifts",
     "levels": "levels",
     "quantize": "quantize",
     "reproduce": "reproduce",

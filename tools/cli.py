@@ -193,25 +193,36 @@ def commit() -> str | None:
     return described.stdout.strip()
 
 
-def numbers(name: str, within: str) -> list[float]:
+def numbers(name: str, within: str, whole: bool = False) -> list[Any]:
     """Returns the numbers of a list flag.
 
     Args:
         name: the flag.
         within: the interval that they must be in, "[0, 1)".
+        whole: whether they must be integers.
 
     Raises:
-        ValueError: if they are no numbers, or not in the interval.
+        ValueError: if there are none, or one is no such number.
     """
     low, high = map(float, within[1:-1].split(","))
     try:
-        found = [float(value) for value in FLAGS[name].value]
+        found = [(int if whole else float)(value) for value in FLAGS[name].value]
     except ValueError:
-        found = [float("nan")]
+        found = []
     above, below = within[0] == "[", within[-1] == "]"
     if not found or not all(
         low < number < high or (above and number == low) or (below and number == high)
         for number in found
     ):
-        raise ValueError(f"--{name} must be in {within}. Received: {FLAGS[name].value}")
+        kind = "integers" if whole else "numbers"
+        raise ValueError(f"--{name} must be {kind} in {within}. Received: {FLAGS[name].value}")
     return found
+
+
+def parsed(name: str, make: Callable[[str], Any]) -> Any:
+    """Returns what `make` makes of a flag, None if it is not given; an error names the flag."""
+    value = FLAGS[name].value
+    try:
+        return None if value is None else make(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--{name}='{value}': {error}") from None

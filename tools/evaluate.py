@@ -62,8 +62,8 @@ flags.DEFINE_enum("quantization", "float32", ["float32", "int8"], "Numbers of th
 flags.DEFINE_string(
     "array",
     None,
-    "Compute every faulty layer on arrays, as KEY=VALUE,KEY=VALUE of `hardware.Analog`; an "
-    "unknown key shows all with their defaults.",
+    "Compute every faulty layer on arrays with converters and read noise, KEY=VALUE,KEY=VALUE; "
+    "--help_faults has the keys.",
 )
 flags.DEFINE_float(
     "target_half_width",
@@ -83,21 +83,22 @@ flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say and writes the results."""
     del argv
+    from keras_rram.evaluation import evaluate_population, evaluate_rates
+    from keras_rram.faults import spec
+    from keras_rram.hardware.arrays import Analog, to_analog
+
     thresholds = cli.numbers("yield_at", "[0, 1]")
     rates = None if FLAGS.fault_rates is None else cli.numbers("fault_rates", "[0, 1)")
     plan = repair_flags.plan()
     fault_model = fault_flags.given(0.1, rates)
-    array = _array()
+    array = cli.parsed("array", Analog.parse)
+    if array is not None and (FLAGS.quantization == "int8" or FLAGS.engine == "litert"):
+        raise ValueError("--array needs the keras engine, and --quantization=float32.")
     model, dataset, data = inputs.load()
     options = _options(dataset)
     if array is not None:
-        from keras_rram.hardware.arrays import to_analog
-
         model = to_analog(model, array, inputs.calibration(dataset))
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
-    from keras_rram.evaluation import evaluate_population, evaluate_rates
-    from keras_rram.faults import spec
-
     options |= {"data": data, "out": str(folder)}
     if rates is None:
         results = [evaluate_population(model, fault_model, **options)]
@@ -133,20 +134,6 @@ def _options(dataset: Any) -> dict[str, Any]:
         options["calibration"] = inputs.calibration(dataset)
     options["repair"] = repair_flags.given(dataset)
     return options
-
-
-def _array() -> Any:
-    """Returns the `Analog` of --array, or None."""
-    if FLAGS.array is None:
-        return None
-    from keras_rram.hardware.arrays import Analog
-
-    if FLAGS.quantization == "int8" or FLAGS.engine == "litert":
-        raise ValueError("--array needs the keras engine, and --quantization=float32.")
-    try:
-        return Analog.parse(FLAGS.array)
-    except ValueError as error:
-        raise ValueError(f"--array: {error}") from None
 
 
 if __name__ == "__main__":

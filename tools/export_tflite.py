@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram import data
     from keras_rram.export import export_population, export_tflite
 
-    chips = _chips()
+    chips, calibration_chips = _chips(), _calibration_chips()
     if FLAGS.cross_check and not chips:
         raise ValueError("--cross_check needs chips.")
     model, dataset, (images, labels) = inputs.load(faulty=bool(chips))
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
         **export_flags.options(dataset, FLAGS.quantization),
         "images": images,
         "labels": labels,
-        "calibration_chips": _calibration_chips(),
+        "calibration_chips": calibration_chips,
         "also_on": {name: data.load(name).arrays("test") for name in FLAGS.also_on},
     }
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)

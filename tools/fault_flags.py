@@ -11,8 +11,9 @@ flags.disclaim_key_flags()
 
 HELP = (
     "What is wrong with the cells of a chip, NAME:KEY=VALUE,KEY=VALUE; several on one chip are "
-    "joined by '+', and then each says its own rate. A rate that another flag gives is the mean "
-    "share of faulty cells, to which the model is scaled. Names and keys: --help_faults."
+    "joined by '+' (or '&', on the same cells), and then each says its own rate. A rate that "
+    "another flag gives is the mean share of faulty cells, to which the model is scaled. Names and "
+    "keys: --help_faults."
 )
 
 
@@ -44,11 +45,13 @@ def define_chips(count: int, least: int = 1) -> None:
 
 
 def print_help() -> None:
-    """Prints names, keys and defaults of the fault models, and of the arrays of `--array`."""
-    from keras_rram.faults import text
+    """Prints the grammar, names, keys and defaults of the fault models and of `--array`."""
+    from keras_rram.faults import grammar, text
     from keras_rram.faults.cells import MAPPINGS
+    from keras_rram.hardware.arrays import Analog
 
-    print("Fault models, NAME:KEY=VALUE,KEY=VALUE, with the defaults of the keys:")
+    print((text.__doc__ or "").strip())
+    print("\nFault models and the defaults of their keys:")
     for name in text.NAMES:
         print(f"  {name}: {text.describe(name)}")
     print(
@@ -61,6 +64,7 @@ def print_help() -> None:
         "stuck_at_zero:rate=0.1+lognormal_variation:sigma=0.1",
     ):
         print(f"  --fault_model={example}")
+    print(f"\nKeys of --array: {grammar.keys_of(Analog, {})}")
 
 
 def given(otherwise: float | None = None, rates: Sequence[float] | None = None) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from . import cli
 flags.disclaim_key_flags()
 
 FLAGS = flags.FLAGS
+
+_MOST_HEALTHY = 500
 
 
 @cli.section("model")
@@ -34,8 +37,16 @@ def define_source(default: str | None = None) -> None:
     flags.DEFINE_string(
         "data",
         default,
-        "digits (offline, 5,000 of MNIST's training digits), mnist, cifar10, or an .npz file."
+        "digits (offline, 5,000 of MNIST's training digits), mnist, cifar10, tfds:NAME, or an .npz "
+        "file of x_train, y_train, x_test, y_test."
         + ("" if default else " Default: what the model was trained on, by the file beside it."),
+    )
+    flags.DEFINE_string(
+        "normalize",
+        None,
+        "What samples go through: none, standard (by the training samples), mnist, cifar10, or "
+        "MODULE:FUNCTION. Default: "
+        + ("the data set's own, or standard." if default else "as the model was trained, or none."),
     )
     define_data_dir()
 
@@ -68,8 +79,9 @@ class Training:
     """How a model was trained, as the file beside it says; None where it does not.
 
     The file is `config.json` of `tools.train`, or `record.json` of `tools.reproduce`. `data` is
-    what `--data` was, `fingerprint` that of the images and their normalization, and `scope` what
-    was on faulty hardware. The command is without the folder of the data.
+    what `--data` was, `fingerprint` that of the images and their normalization, `normalization`
+    as `describe` gives it, and `scope` what was on faulty hardware. The command is without the
+    folder of the data.
     """
 
     name: str | None = None
@@ -79,6 +91,7 @@ class Training:
     drop_rate: float | None = None
     data: str | None = None
     fingerprint: str | None = None
+    normalization: dict[str, Any] | None = None
     scope: str | tuple[str, ...] | None = None
 
     @classmethod
@@ -103,6 +116,7 @@ class Training:
             held.get("drop_rate", (held.get("drop_connect") or {}).get("rate")),
             data.get("source"),
             data.get("fingerprint"),
+            data.get("normalization"),
             tuple(scope) if isinstance(scope, list) else scope,
         )
 
@@ -157,26 +171,36 @@ def faulty_model(path: str | None) -> Any:
 def load_data(training: Training | None = None) -> Any:
     """Returns the data set of `--data`, or else the one that the model was trained on.
 
+    It is normalized as the model was trained, or as `--normalize` says, or else not at all.
+
     Raises:
-        ValueError: if neither is known, or if they differ.
+        ValueError: if no data are known, or if they or their normalization are not the training's.
     """
     from keras_rram import data
 
     training = training or Training()
-    source = FLAGS.data or training.data
+    source, how = FLAGS.data or training.data, FLAGS.normalize
     if source is None:
         raise ValueError(
             "--data is missing, and no config.json beside the model says what it was trained on: "
-            "name digits, mnist, cifar10, or an .npz file."
+            "name digits, mnist, cifar10, tfds:NAME, or an .npz file."
         )
-    dataset = data.load(source, FLAGS.data_dir, FLAGS.download)
-    if source != training.data and training.data is not None:
-        if dataset.fingerprint == training.fingerprint:
-            return dataset
+    recorded = training.normalization
+    if recorded and how not in (None, recorded["name"]):
+        raise ValueError(
+            f"expected --normalize={recorded['name']}, which the model was trained with by the "
+            f"file beside it, or none of that flag. Received: --normalize={how}"
+        )
+    if training.data is None:
+        how = how or "none"
+    dataset = data.load(source, FLAGS.data_dir, FLAGS.download, recorded or how)
+    same = training.data in (None, source, dataset.name)
+    if not same and dataset.fingerprint != training.fingerprint and FLAGS.normalize is None:
         raise ValueError(
             f"expected --data={training.data}, which the model was trained on by the file beside "
             f"it, or no --data. Received: --data={source}"
             + (" (MNIST's training digits)" if source == "digits" else "")
+            + ". To score it on other data all the same, say --normalize too."
         )
     return dataset
 
@@ -195,7 +219,41 @@ def load(faulty: bool = True) -> tuple[Any, Any, tuple[Any, Any]]:
     model = faulty_model(FLAGS.model) if faulty or FLAGS.convert else load_model(FLAGS.model)
     dataset = load_data(Training.beside(FLAGS.model))
     images, labels = dataset.arrays("test", image_count(dataset))
-    return model, dataset, (check_images(model, images), labels)
+    images = check_images(model, images)
+    print(describe(dataset, images))
+    warn_of_chance(model, images[:_MOST_HEALTHY], labels[:_MOST_HEALTHY])
+    return model, dataset, (images, labels)
+
+
+def describe(dataset: Any, images: Any, split: str = "test") -> str:
+    """Returns what a model is fed with, in a line: number, shape, type, range, mean."""
+    done = dataset.normalization
+    return (
+        f"Data: {dataset.name}, {len(images):,} {split} samples of shape {images.shape[1:]}, "
+        f"{images.dtype} from {images.min():.4g} to {images.max():.4g}, mean {images.mean():.4g} "
+        f"(normalization: {'none' if done is None else done.name})."
+    )
+
+
+def warn_of_chance(model: Any, images: Any, labels: Any) -> None:
+    """Warns loudly where a classifier without faults is hardly better than a guess."""
+    import numpy as np
+
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return
+    outputs = model.predict(images, batch_size=256, verbose=0)
+    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2 or outputs.shape[1] < 2:
+        return
+    found = float(np.mean(outputs.argmax(-1) == labels))
+    guess = float(np.bincount(labels).max() / len(labels))
+    if found - guess < 0.1 * (1 - guess):
+        print(
+            f"WARNING: without any fault the model is right on {found:.1%} of {len(labels)} "
+            f"samples, where always the same class is on {guess:.1%}. Is the preprocessing that "
+            "of the training? See the line above, and --normalize. (Or the labels have another "
+            "order, or the model was not trained.)",
+            file=sys.stderr,
+        )
 
 
 def image_count(dataset: Any) -> int | None:

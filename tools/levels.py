@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.export.kernel_levels import METHODS, quantize_levels
     from keras_rram.faults import spec
 
-    bits = _bits()
+    bits = sorted(set(cli.numbers("bits", "[2, 16]", whole=True)))
     _check_choices("methods", METHODS)
     _check_choices("quantizations", ("float32", "int8"))
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
@@ -91,16 +91,6 @@ def main(argv: Sequence[str]) -> None:
     _draw(rows, fault_flags.label(fault_model), folder / "levels.png")
     report.show(report.in_percent(rows, _FIGURES))
     print(f"Results: {folder}/")
-
-
-def _bits() -> list[int]:
-    try:
-        bits = sorted({int(number) for number in FLAGS.bits})
-    except ValueError:
-        bits = []
-    if not bits or not all(2 <= number <= 16 for number in bits):
-        raise ValueError(f"--bits must be numbers from 2 to 16. Received: {FLAGS.bits}")
-    return bits
 
 
 def _check_choices(flag: str, choices: Sequence[str]) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 from . import report, tables
 
-_FIGURES = ("accuracy.png", "chips.png", "yield.png", "convergence.png")
-
 
 def write_population(
     results: Sequence[Any],
@@ -54,20 +52,20 @@ def _print_bootstrap(results: Sequence[Any], seed: int) -> None:
 def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:
     from keras_rram.plots import populations as plots
 
-    drawn = ["accuracy.png"]
-    plots.accuracy_against_rate(results, folder / "accuracy.png")
     full = [result for result in results if result.folds == 1]
-    if full:
-        plots.chip_distribution(full, folder / "chips.png")
-        plots.yield_curve(full, folder / "yield.png")
-        drawn += ["chips.png", "yield.png"]
-    else:
+    several = [result for result in results if len(result.chips) > 1]
+    if not full:
         print(
             "No figures of single chips: each answered a part of the images, which is enough for "
             "the mean only."
         )
-    if any(len(result.chips) > 1 for result in results):
-        plots.convergence(results, folder / "convergence.png")
-        drawn.append("convergence.png")
-    for name in set(_FIGURES) - set(drawn):
-        (folder / name).unlink(missing_ok=True)  # of a run before it was resumed
+    for name, draw, drawn in (
+        ("accuracy.png", plots.accuracy_against_rate, results),
+        ("chips.png", plots.chip_distribution, full),
+        ("yield.png", plots.yield_curve, full),
+        ("convergence.png", plots.convergence, several),
+    ):
+        if drawn:
+            draw(drawn, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)  # of a run before it was resumed

@@ -38,14 +38,9 @@ def print_help() -> None:
 
 def plan() -> Any:
     """Returns the plan of `--repair`, or None; checked before anything is loaded."""
-    if FLAGS.repair == "none":
-        return None
     from keras_rram.repair import parse
 
-    try:
-        return parse(FLAGS.repair)
-    except ValueError as error:
-        raise ValueError(f"--repair: {error}") from None
+    return None if FLAGS.repair == "none" else cli.parsed("repair", parse)
 
 
 def given(dataset: Any) -> Any:

@@ -86,14 +86,12 @@ def _runs() -> list[Any]:
 
     if FLAGS.method not in METHODS:
         raise ValueError(f"--method must be one of {list(METHODS)}. Received: {FLAGS.method!r}")
-    if not all(seed.isdecimal() for seed in FLAGS.seeds):
-        raise ValueError(f"--seeds must be integers from 0 on. Received: {FLAGS.seeds}")
     runs = []
     for name in _panels(experiments):
         panel = experiments.PANELS[name]
         network = FLAGS.network or default_network(panel, FLAGS.scale)
         how = setup(panel, FLAGS.scale, FLAGS.protocol, network)
-        for seed in map(int, FLAGS.seeds):
+        for seed in cli.numbers("seeds", "[0, inf)", whole=True):
             runs.append(Run(panel, how, FLAGS.scale, FLAGS.protocol, network, seed, FLAGS.method))
     return runs
 

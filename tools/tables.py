@@ -24,22 +24,15 @@ def population(
     """
     from keras_rram.evaluation.statistics.single_chips import chips_for_bound
 
-    healthy = {"fault-free": "fault_free"}
+    names = {"fault-free": "fault_free", "mean": "mean", "95% interval": "interval", "sd": "sd"}
+    names |= {"5th pct": "q05", "bound": "q05_bound", "worst": "worst"}
     if any(row["repair"] != "none" for row in rows):
-        healthy["repaired"] = "fault_free_repaired"
+        names = {"fault-free": "fault_free", "repaired": "fault_free_repaired", **names}
     cells = [
         {
             "fault rate": f"{100 * row['rate']:.4g}",
             "chips": row["chips"],
-            **{title: percent(row[name]) for title, name in healthy.items()},
-            "mean": percent(row["mean"]),
-            "95% interval": "-"
-            if row["low"] is None
-            else f"{percent(row['low'])}-{percent(row['high'])}",
-            "sd": percent(row["sd"]),
-            "5th pct": percent(row["q05"]),
-            "bound": percent(row["q05_bound"]),
-            "worst": percent(row["worst"]),
+            **{title: _percents(row, name) for title, name in names.items()},
             **{f"yield >= {100 * t:.4g}": percent(row[f"yield_{t:g}"], 1) for t in thresholds},
         }
         for row in rows
@@ -108,6 +101,12 @@ def variance(splits: Mapping[float, Any]) -> tuple[pd.DataFrame, list[str]]:
     has_images = any(row["source"] == "image" for row in cells)
     what = "answer" if has_images else "accuracy"
     return pd.DataFrame(cells), [f"In percent, of one {what}; not of a mean."]
+
+
+def _percents(row: Mapping[str, Any], name: str) -> str:
+    if name != "interval":
+        return percent(row[name])
+    return "-" if row["low"] is None else f"{percent(row['low'])}-{percent(row['high'])}"
 
 
 def _access(row: Mapping[str, Any]) -> str:

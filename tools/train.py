@@ -21,6 +21,14 @@ and trained with more than Drop-Connect: noise in every step, or a new chip ever
   python -m tools.train --noise=lognormal_variation:sigma=0.2 --out=runs/varied
   python -m tools.train --fresh_chips=row_faults:rate=0.1 --fresh_every=4 --out=runs/rows
 
+One model for every fault rate up to 30%, and one for cells that are stuck on:
+
+  python -m tools.train --data=mnist --recipe=mnist_short --drop_rate=0.3 --drop_rates=uniform \
+      --out=runs/rates
+  python -m tools.train --data=mnist --recipe=mnist_short --drop_rate=0 --fault_rate=0.1 \
+      --noise=differential_pair:stuck_on=0.1 --fault_model=differential_pair:stuck_on=0.1 \
+      --out=runs/stuck_on
+
 The folder `--out` gets `model.keras`, `config.json`, which the other tools read, `history.csv`,
 `history.png`, TensorBoard logs in `logs/`, and `checkpoint.npz`, from which `--resume` with the
 same flags goes on exactly.
@@ -55,12 +63,26 @@ flags.DEFINE_list(
 )
 inputs.define_source(default="digits")
 flags.DEFINE_integer("train_images", None, "Use this many training images, a stratified part.")
-flags.DEFINE_string(
-    "recipe", None, "Recipe by name; default: by dataset. See keras_rram.training.recipes."
-)
+flags.DEFINE_string("recipe", None, "Recipe by name; default: by dataset. See keras_rram.training.")
 flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.")
 flags.DEFINE_integer("batch_size", None, "Batch size, instead of the recipe's.")
 flags.DEFINE_float("learning_rate", None, "Learning rate, instead of the recipe's.")
+flags.DEFINE_float("gradient_clip", None, "Longest gradient, instead of the recipe's (0: any).")
+flags.DEFINE_enum(
+    "drop_rates",
+    None,
+    ["constant", "uniform"],
+    "Drop rate of each step: --drop_rate, or drawn from [0, --drop_rate].",
+)
+flags.DEFINE_integer("drop_ramp_epochs", None, "Epochs in which the drop rate rises from 0.")
+flags.DEFINE_integer("statistics_epochs", None, "Last epochs, on fixed statistics.")
+flags.DEFINE_enum(
+    "normalization",
+    None,
+    ["batch", "instance", "group"],
+    "Normalization of channels (default: instance for a mini_mobilenet, batch for a resnet20).",
+)
+flags.DEFINE_bool("centered_inputs", False, "Centre the inputs of faulty layers.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the order of the images and the masks.")
 flags.DEFINE_integer("validation_chips", 1, "Chips to evaluate after each epoch.")
 flags.DEFINE_float(
@@ -85,7 +107,17 @@ flags.DEFINE_integer("fresh_every", 1, "Steps that such a chip stays.", lower_bo
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
 
-_RECIPE_OF_DATA = {"digits": "digits", "mnist": "mnist", "cifar10": "cifar10"}
+# What suits each network, see docs/robust_training.md.
+_NORMALIZATION = {"mini_mobilenet": "instance", "resnet20": "batch"}
+_RECIPE_FLAGS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "gradient_clip",
+    "drop_rates",
+    "drop_ramp_epochs",
+    "statistics_epochs",
+)
 _OPTIONS = {
     "mini_mobilenet": ("bottlenecks", "variant"),
     "resnet20": ("replaced", "shortcut", "width"),
@@ -101,26 +133,37 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
     from keras_rram.hardware import summary_table
-    from keras_rram.training.loop import train
-    from keras_rram.training.on_chips import ChipValidation
+    from keras_rram.plots import populations as plots
+    from keras_rram.training import ChipValidation, FreshChips, train
 
     recipe = _recipe()
     options = _model_options()
-    drop_connect = DropConnect(FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, _noise())
+    normalization = FLAGS.normalization or _NORMALIZATION[FLAGS.model]
+    drop_connect = DropConnect(
+        FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, cli.parsed("noise", _noise)
+    )
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
-    fresh_chips = _fresh_chips()
-    whole = inputs.load_data()
+    fresh_chips = cli.parsed(
+        "fresh_chips", lambda text: FreshChips(text, FLAGS.fresh_every, FLAGS.seed)
+    )
+    if FLAGS["fresh_every"].present and fresh_chips is None:
+        raise ValueError("--fresh_every goes with --fresh_chips.")
+    whole = _data()
+    how = whole.normalization
     dataset = whole.split(FLAGS.validation_images or 0.1)
     if FLAGS.train_images:
         dataset = dataset.subset(train=FLAGS.train_images)
     dataset.steps_per_epoch(recipe.batch_size)
     images, labels = dataset.arrays("validation")
+    print(inputs.describe(dataset, images, "validation"))
     keras.utils.set_random_seed(FLAGS.seed)
     model = getattr(models, FLAGS.model)(
         drop_connect=drop_connect,
         scope=FLAGS.scope,
         input_shape=dataset.input_shape,
         classes=dataset.classes,
+        normalization=normalization,
+        centered_inputs=FLAGS.centered_inputs,
         **options,
     )
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
@@ -135,6 +178,8 @@ def main(argv: Sequence[str]) -> None:
         "model": model.name,
         "options": options,
         "scope": FLAGS.scope,
+        "normalization": normalization,
+        "centered_inputs": FLAGS.centered_inputs,
         "drop_connect": drop_connect.get_config(),
         "fresh_chips": FLAGS.fresh_chips,
         "fault_model": spec(fault_model),
@@ -143,8 +188,7 @@ def main(argv: Sequence[str]) -> None:
         "data": {
             "source": FLAGS.data,
             "fingerprint": whole.fingerprint,
-            "mean": whole.mean,
-            "std": whole.std,
+            "normalization": {"name": "none"} if how is None else how.describe(),
         },
         "train_images": len(dataset.train_labels),
         "validation_images": len(labels),
@@ -154,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
     }
     report.write_json(folder / "config.json", config, indent=2)
     callbacks: list[keras.callbacks.Callback] = [
-        *fresh_chips,
+        *filter(None, [fresh_chips]),
         ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed),
     ]
     if keras.backend.backend() == "tensorflow":
@@ -171,7 +215,9 @@ def main(argv: Sequence[str]) -> None:
     with written_whole(folder / "model.keras") as temporary:
         model.save(temporary)
     if result.history:
-        _write_history(folder, result.history)
+        rows = report.table(result.history)
+        report.write(folder / "history.csv", rows.to_csv(index=False, lineterminator="\n"))
+        plots.training_curves(result.history, folder / "history.png")
     done = "Interrupted" if result.interrupted else "Done"
     print(f"{done} after {result.epochs} epochs and {result.seconds:.0f} s.", end=" ")
     if result.history:
@@ -194,47 +240,39 @@ def _check_same_chips(config: pathlib.Path, fault_model: str) -> None:
         )
 
 
-def _noise() -> Any:
-    """Returns the noise of --noise, or None."""
+def _data() -> Any:
+    """Returns the data set, with a normalization: our networks have none of their own."""
+    from keras_rram import data
+
+    source = FLAGS.data
+    how = FLAGS.normalize or (None if source in ("digits", "mnist", "cifar10") else "standard")
+    dataset = data.load(source, FLAGS.data_dir, FLAGS.download, how)
+    if dataset.classes is None or len(dataset.input_shape) != 3:
+        raise ValueError(
+            f"expected images (n, height, width, channels) and classes in --data={source}. "
+            f"Received: shape {dataset.train_images.shape}, labels {dataset.train_labels.dtype}"
+        )
+    return dataset
+
+
+def _noise(text: str) -> Any:
     from keras_rram import NoiseInjection, WeightNoise
 
-    if FLAGS.noise is None:
-        return None
     try:
-        return WeightNoise(float(FLAGS.noise))
+        return WeightNoise(float(text))
     except ValueError:
-        pass
-    try:
-        return NoiseInjection(FLAGS.noise)
-    except ValueError as error:
-        raise ValueError(f"--noise='{FLAGS.noise}': {error}") from None
-
-
-def _fresh_chips() -> list[Any]:
-    """Returns the callback of --fresh_chips, or none."""
-    from keras_rram.training import FreshChips
-
-    if FLAGS.fresh_chips is None:
-        if FLAGS["fresh_every"].present:
-            raise ValueError("--fresh_every goes with --fresh_chips.")
-        return []
-    try:
-        return [FreshChips(FLAGS.fresh_chips, FLAGS.fresh_every, FLAGS.seed)]
-    except ValueError as error:
-        raise ValueError(f"--fresh_chips='{FLAGS.fresh_chips}': {error}") from None
+        return NoiseInjection(text)
 
 
 def _recipe() -> Any:
     from keras_rram.training.recipes import RECIPES
 
-    name = FLAGS.recipe or _RECIPE_OF_DATA.get(FLAGS.data, "digits")
+    name = FLAGS.recipe or (FLAGS.data if FLAGS.data in RECIPES else "digits")
     if name not in RECIPES:
         raise ValueError(f"--recipe must be one of {sorted(RECIPES)}. Received: {name!r}")
     recipe = RECIPES[name]
     given = {
-        field: value
-        for field in ("epochs", "batch_size", "learning_rate")
-        if (value := getattr(FLAGS, field)) is not None
+        field: value for field in _RECIPE_FLAGS if (value := getattr(FLAGS, field)) is not None
     }
     if "epochs" in given and recipe.milestones:
         # A shorter run keeps the shape of the schedule.
@@ -254,21 +292,8 @@ def _model_options() -> dict[str, Any]:
         name: value for name in _OPTIONS[FLAGS.model] if (value := getattr(FLAGS, name)) is not None
     }
     if "replaced" in options:
-        try:
-            options["replaced"] = tuple(int(number) for number in options["replaced"])
-        except ValueError:
-            raise ValueError(
-                f"--replaced must be numbers from 1 to 18. Received: {FLAGS.replaced}"
-            ) from None
+        options["replaced"] = tuple(cli.numbers("replaced", "[1, 18]", whole=True))
     return options
-
-
-def _write_history(folder: pathlib.Path, history: Sequence[Any]) -> None:
-    from keras_rram.plots import populations as plots
-
-    rows = report.table(history)
-    report.write(folder / "history.csv", rows.to_csv(index=False, lineterminator="\n"))
-    plots.training_curves(history, folder / "history.png")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,37 @@
 """Are images and labels what a model takes?"""
 
-import keras
+from typing import Any
+
 import numpy as np
 
 
-def check_images(model: keras.Model, images: np.ndarray, name: str = "images") -> np.ndarray:
-    """Returns images as float32 after checking that they are what a model takes.
+def check_images(model: Any, images: Any, name: str = "images") -> np.ndarray:
+    """Returns samples in the type that a model takes, after checking that they fit it.
+
+    As Keras does, a last axis of 1 is added or taken away where that is what the model takes, and
+    numbers are converted to the type of the model's input: bytes go in as 0.0 to 255.0.
 
     Args:
-        model: a built model with one input. Of one that does not know its input's shape, any shape
-            is taken.
-        images: float array `(n, ...)`, preprocessed as for the model.
+        model: a built Keras model with one input. Of one that does not know its input's shape, any
+            shape is taken.
+        images: numbers of shape `(n, ...)`: images, series, tokens, preprocessed as for the model.
         name: what messages call them.
 
     Raises:
-        ValueError: if there is no image, or if they have another shape, are no floats, or not
+        ValueError: if there is no sample, or if they have another shape, are no numbers, or not
             finite.
     """
     images = np.asarray(images)
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) > 1:
+        raise ValueError(
+            f"expected a model with one input. Received: '{model.name}', {len(inputs)}"
+        )
     expected = tuple((getattr(model, "input_shape", None) or images.shape)[1:])
+    if images.ndim == len(expected) and expected[-1:] == (1,):
+        images = images[..., None]
+    elif images.ndim == len(expected) + 2 and images.shape[-1] == 1:
+        images = images[..., 0]
     fits = images.ndim == len(expected) + 1 and all(
         size is None or size == received
         for size, received in zip(expected, images.shape[1:], strict=True)
@@ -28,15 +41,14 @@ def check_images(model: keras.Model, images: np.ndarray, name: str = "images") -
             f"`{name}` must be a non-empty array of shape {('n', *expected)}. Received: shape "
             f"{images.shape} (`Dataset.arrays` gives what the model was trained for)"
         )
-    if images.dtype.kind != "f":
-        raise ValueError(
-            f"`{name}` must be floats, preprocessed as for the model (`Dataset.arrays` does it). "
-            f"Received: dtype {images.dtype}"
-        )
-    images = images.astype(np.float32, copy=False)
-    if not np.isfinite(images).all():
+    if images.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` must be numbers. Received: dtype {images.dtype}")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise ValueError(f"`{name}` must be finite. Received: NaN or infinite values")
-    return images
+    wanted = str(inputs[0].dtype) if inputs else "float32" if images.dtype.kind == "f" else None
+    # numpy has no bfloat16: the model rounds for itself.
+    wanted = "float32" if wanted == "bfloat16" else wanted
+    return images if wanted is None else images.astype(wanted, copy=False)
 
 
 def check_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarray:

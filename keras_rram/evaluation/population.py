@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip
-from keras_rram.data import check_images, check_labels
+from keras_rram.data import as_arrays, check_images, check_labels
 from keras_rram.evaluation.engines.choose import RunEngine, Workload, check_choice
 from keras_rram.evaluation.fingerprint import model_sha256, text_without_rate
 from keras_rram.evaluation.progress import Progress
@@ -71,7 +71,8 @@ def evaluate_population(
     Args:
         model: built classifier with Drop-Connect layers, and outputs `(n, classes)`.
         fault_model: what each chip's faults are drawn from.
-        data: test images `(n, ...)`, preprocessed as for the model, and integer labels `(n,)`.
+        data: test images `(n, ...)`, preprocessed as for the model, and integer labels `(n,)`; or
+            a `tf.data.Dataset` or `keras.utils.PyDataset` of them, see `keras_rram.data.as_arrays`.
         chips: number of chips; with `stop`, at most.
         seed: seed of the population.
         first_chip: index of the first chip. Runs of disjoint chips can be joined, see
@@ -101,7 +102,7 @@ def evaluate_population(
     Example:
 
     ```python
-    dataset = keras_rram.data.sources.load("digits")
+    dataset = keras_rram.data.load("digits")
     result = evaluate_population(model, StuckAtZero(0.1), dataset.arrays("test"), chips=100)
     print(result.mean, result.mean_interval(), result.yield_at(0.9))
     ```
@@ -257,13 +258,9 @@ def check_data(
             f"Model '{model.name}' has no Drop-Connect layer that faults could go to. Convert it "
             "with `to_drop_connect(model, 0.0)`."
         )
-    if data is None or len(data) != 2:
-        raise ValueError(
-            "expected `data`, the test images and their labels. Received: "
-            f"{'None' if data is None else f'{len(data)} arrays'} (say `dataset.arrays('test')`)"
-        )
-    images = check_images(model, data[0], "test images")
-    labels = check_labels(data[1], len(images), "labels")
+    samples, labels = as_arrays(data)
+    images = check_images(model, samples, "test images")
+    labels = check_labels(labels, len(images), "labels")
     classes = getattr(model, "output_shape", (None, None))[-1]
     if classes is not None and labels.max() >= classes:
         raise ValueError(

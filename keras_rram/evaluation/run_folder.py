@@ -263,7 +263,7 @@ def load_run(folder: str | os.PathLike) -> list[PopulationResult]:
             f"'{folder}' was ended by a stop rule: call evaluate_population(..., resume=True)."
         )
     return [
-        records.result(rate, reason=f"the {len(records.chips(rate))} chips of '{folder}'")
+        records.result(rate, reason=f"all {len(records.chips(rate))} chips on all images")
         for rate in records.rates
     ]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_rram.layers import CONVERTIBLE, DIGITAL
+from keras_rram.layers import CONVERTIBLE, DIGITAL, CenteredInput
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
@@ -63,6 +63,28 @@ def macs_of(layer: Any, input_shape: tuple, output_shape: tuple) -> int:
             f"{type(layer).__name__}, which has the weights {matrices}. Expected one of "
             f"{sorted(kind.__name__ for kind in CONVERTIBLE)}, or a layer without a matrix."
         )
+    return 0
+
+
+def digital_operations_of(layer: Any, input_shape: tuple) -> int:
+    """Returns what normalizing costs the digital periphery in one call, for one example.
+
+    Additions and multiplications on each value: 1 to centre it; 6 for group and instance
+    normalization (sum, difference, square, sum of squares, scale, shift), whose reciprocal roots,
+    one for each group, do not count. A batch normalization costs nothing, as it is folded into the
+    layer before it.
+
+    Args:
+        layer: a built layer.
+        input_shape: shape of the input, the batch included.
+
+    Raises:
+        ValueError: if a size is unknown.
+    """
+    if isinstance(layer, keras.layers.GroupNormalization):
+        return 6 * _positions(layer, input_shape[1:])
+    if isinstance(layer, CenteredInput):
+        return _positions(layer, input_shape[1:])
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_rram.hardware.cost import HardwareCost, hardware_costs
-from keras_rram.hardware.macs import macs_of, size
+from keras_rram.hardware.macs import digital_operations_of, macs_of, size
 from keras_rram.layers import DropConnectMixin
 from keras_rram.layers.roles import role_of
 
@@ -25,6 +25,8 @@ class SummaryRow:
         macs: multiply-accumulates for one example, zero for layers without a kernel.
         faulty: whether it is a Drop-Connect layer, whose kernels sit on faulty hardware.
         faulty_parameters: weights on faulty hardware: the kernels, not the bias.
+        digital_operations: what it costs the digital periphery for one example, if it normalizes,
+            see `keras_rram.hardware.macs.digital_operations_of`.
     """
 
     name: str
@@ -34,6 +36,7 @@ class SummaryRow:
     macs: int
     faulty: bool
     faulty_parameters: int
+    digital_operations: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Summary:
     def faulty_macs(self) -> int:
         """Multiply-accumulates on faulty hardware."""
         return sum(row.macs for row in self.rows if row.faulty)
+
+    @property
+    def digital_operations(self) -> int:
+        """Additions and multiplications of normalizations, for one example."""
+        return sum(row.digital_operations for row in self.rows)
 
     @property
     def faulty_parameters_share(self) -> float:
@@ -104,6 +112,7 @@ class Summary:
             "macs": self.macs,
             "faulty_parameters": self.faulty_parameters,
             "faulty_macs": self.faulty_macs,
+            "digital_operations": self.digital_operations,
             "faulty_parameters_share": self.faulty_parameters_share,
             "faulty_macs_share": self.faulty_macs_share,
             "rows": [asdict(row) for row in self.rows],
@@ -130,6 +139,8 @@ class Summary:
             ]
             text.append("  ".join(cells).rstrip())
         table = "\n".join([text[0], rule, *text[1:-2], rule, *text[-2:]])
+        if self.digital_operations:
+            table += f"\ndigital operations of normalizations: {self.digital_operations:,}"
         return "\n\n".join([table, *map(str, self.hardware)])
 
 
@@ -169,12 +180,17 @@ def summary_table(
     ```
     """
     macs: dict[int, int] = {}
+    digital: dict[int, int] = {}
     layers: dict[int, keras.Layer] = {}
     for layer, input_shape, output_shape, times in _calls(model):
         layers[id(layer)] = layer
         count = times * macs_of(layer, input_shape, output_shape)
         macs[id(layer)] = macs.get(id(layer), 0) + count
-    rows = tuple(_row(layer, macs[key]) for key, layer in layers.items() if layer.weights)
+        count = times * digital_operations_of(layer, input_shape)
+        digital[id(layer)] = digital.get(id(layer), 0) + count
+    rows = tuple(
+        _row(layer, macs[key], digital[key]) for key, layer in layers.items() if layer.weights
+    )
     return Summary(rows, hardware_costs(model, mappings, tile))
 
 
@@ -228,7 +244,7 @@ def _unwrapped(
         yield layer, input_shape, output_shape, 1
 
 
-def _row(layer: Any, macs: int) -> SummaryRow:
+def _row(layer: Any, macs: int, digital: int) -> SummaryRow:
     faulty = isinstance(layer, DropConnectMixin) and layer.drop_connect is not None
     return SummaryRow(
         name=layer.name,
@@ -241,4 +257,5 @@ def _row(layer: Any, macs: int) -> SummaryRow:
         macs=macs,
         faulty=faulty,
         faulty_parameters=sum(map(size, layer.kernels.values())) if faulty else 0,
+        digital_operations=digital,
     )

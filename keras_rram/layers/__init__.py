@@ -9,6 +9,7 @@ from keras_rram.layers.attention import (
     DropConnectGroupQueryAttention,
     DropConnectMultiHeadAttention,
 )
+from keras_rram.layers.centered_input import CenteredInput
 from keras_rram.layers.convert import bake, to_drop_connect
 from keras_rram.layers.convolution import (
     DropConnectConv1D,
@@ -26,6 +27,7 @@ from keras_rram.layers.depthwise import (
     DropConnectSeparableConv2D,
 )
 from keras_rram.layers.drop_connect import DropConnect, WeightNoise
+from keras_rram.layers.group_normalization import FusedGroupNormalization
 from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.network import faulty_layers, set_drop_rate, weighted_layers
 from keras_rram.layers.normalization import FusedBatchNormalization
@@ -37,12 +39,14 @@ from keras_rram.layers.recurrent import (
     DropConnectLSTM,
     DropConnectSimpleRNN,
 )
+from keras_rram.layers.statistics import fix_statistics, gather_statistics, statistics_layers
 from keras_rram.layers.twins import CONVERTIBLE, DIGITAL
 from keras_rram.layers.wrappers import DropConnectTimeDistributed
 
 __all__ = [
     "CONVERTIBLE",
     "DIGITAL",
+    "CenteredInput",
     "DropConnect",
     "DropConnectConv1D",
     "DropConnectConv1DTranspose",
@@ -67,8 +71,12 @@ __all__ = [
     "DropConnectSimpleRNN",
     "DropConnectTimeDistributed",
     "FusedBatchNormalization",
+    "FusedGroupNormalization",
     "WeightNoise",
     "bake",
+    "fix_statistics",
+    "gather_statistics",
+    "statistics_layers",
     "faulty_layers",
     "set_drop_rate",
     "to_drop_connect",

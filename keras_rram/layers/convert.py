@@ -5,7 +5,14 @@ from typing import Any
 
 import keras
 
+from keras_rram.layers.centered_input import CenteredInput
+from keras_rram.layers.centering import center_inputs
 from keras_rram.layers.drop_connect import DropConnect
+from keras_rram.layers.group_normalization import (
+    NORMALIZATIONS,
+    FusedGroupNormalization,
+    groups_of,
+)
 from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.layers.roles import resolve_scope, role_of
@@ -18,6 +25,7 @@ Where = Callable[[keras.Layer], bool] | str | Iterable[str] | None
 _PLAIN: dict[Any, Any] = {
     **{twin: plain for plain, twin in CONVERTIBLE.items()},
     FusedBatchNormalization: keras.layers.BatchNormalization,
+    FusedGroupNormalization: keras.layers.GroupNormalization,
 }
 # Layers around other layers -> their attributes that are these, by name in their config.
 _WRAPPERS: dict[Any, dict[str, str]] = {
@@ -30,7 +38,11 @@ _PLAIN_WRAPPERS: dict[Any, Any] = {twin: plain for plain, twin in _DROP_CONNECT_
 
 
 def to_drop_connect(
-    model: keras.Model, rate: float | DropConnect, where: Where = None
+    model: keras.Model,
+    rate: float | DropConnect,
+    where: Where = None,
+    centered_inputs: bool = False,
+    normalization: str = "batch",
 ) -> keras.Model:
     """Returns the Drop-Connect twin of a Keras model: same weights, same outputs.
 
@@ -42,13 +54,21 @@ def to_drop_connect(
             (see `keras_rram.layers.roles`); or None for all. Of `Bidirectional` and
             `TimeDistributed` the layers in them are asked about. Embeddings, normalizations and
             PReLU are digital and never converted; `audit` shows them.
+        centered_inputs: whether a `CenteredInput` goes before each converted convolution and dense
+            layer. The outputs stay the same: its means are zero until training or
+            `gather_statistics` finds them.
+        normalization: "batch" leaves normalizations as they are; "instance" and "group" put a
+            `FusedGroupNormalization` in the place of each batch normalization of images, with its
+            gamma and beta. The outputs then change, and the model needs a short fine-tuning.
 
     Returns:
         A new model, not compiled. `model` is left as it is.
 
     Raises:
         ValueError: if the model cannot be rebuilt from its layers, or if a chosen layer has a
-            kernel and no Drop-Connect twin (the message names it), or if none is chosen.
+            kernel and no Drop-Connect twin (the message names it), or if none is chosen; if
+            `normalization` is unknown or the model has no batch normalization that it replaces, or
+            if no input can be centred.
 
     Example:
 
@@ -60,9 +80,18 @@ def to_drop_connect(
     drop_connect = rate if isinstance(rate, DropConnect) else DropConnect(rate)
     chosen = _predicate(where)
     converted: list[str] = []
+    replaced: list[str] = []
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"`normalization` must be one of {list(NORMALIZATIONS)}. Received: "
+            f"normalization={normalization!r}"
+        )
 
     def convert(layer: keras.Layer) -> keras.Layer:
         kind = type(layer)
+        if normalization != "batch" and _normalizes_images(layer):
+            replaced.append(layer.name)
+            return _of_each_image(layer, normalization)
         if kind in _WRAPPERS:
             before = len(converted)
             parts = _clone_parts(layer, convert)
@@ -82,7 +111,12 @@ def to_drop_connect(
             f"No layer of model '{model.name}' was chosen: `where={where!r}` fits none of its "
             "layers with kernels."
         )
-    return twin
+    if normalization != "batch" and not replaced:
+        raise ValueError(
+            f"`normalization='{normalization}'` cannot take effect: model '{model.name}' has no "
+            "batch normalization of images of more than one pixel, channels last."
+        )
+    return center_inputs(twin) if centered_inputs else twin
 
 
 def bake(model: keras.Model) -> keras.Model:
@@ -100,6 +134,11 @@ def bake(model: keras.Model) -> keras.Model:
         if type(layer) in _WRAPPERS:
             wrapper = _PLAIN_WRAPPERS.get(type(layer), type(layer))
             return wrapper.from_config(_clone_parts(layer, plain))
+        if type(layer) is CenteredInput:
+            # Its variance is 1 when new, and stays so.
+            return keras.layers.BatchNormalization(
+                center=False, scale=False, epsilon=0.0, name=layer.name, dtype=layer.dtype_policy
+            )
         if type(layer) not in _PLAIN:
             return _copy(layer)
         config = layer.get_config()
@@ -108,6 +147,28 @@ def bake(model: keras.Model) -> keras.Model:
         return _PLAIN[type(layer)].from_config(config)
 
     return _rebuild(model, plain)
+
+
+def _normalizes_images(layer: Any) -> bool:
+    """Whether a layer is a batch normalization of images of more than one pixel."""
+    if not isinstance(layer, keras.layers.BatchNormalization) or layer.axis not in (-1, 3):
+        return False
+    try:
+        shape = layer.input.shape
+    except (AttributeError, ValueError):  # called several times, or never by itself
+        return False
+    return len(shape) == 4 and not shape[1] == shape[2] == 1
+
+
+def _of_each_image(layer: Any, normalization: str) -> keras.Layer:
+    return FusedGroupNormalization(
+        groups_of(normalization, layer.input.shape[-1]),
+        epsilon=layer.epsilon,
+        center=layer.center,
+        scale=layer.scale,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def _predicate(where: Where) -> Callable[[keras.Layer], bool]:
@@ -151,12 +212,23 @@ def _clone_parts(layer: Any, clone: Callable[[keras.Layer], keras.Layer]) -> dic
 
 
 def _clone_model(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
+    # Keras takes no `call_function` for a Sequential model, whose layers are called with nothing.
+    call = None if isinstance(model, keras.Sequential) else _call
     try:
-        return keras.models.clone_model(model, clone_function=clone, recursive=True)
+        return keras.models.clone_model(
+            model, clone_function=clone, call_function=call, recursive=True
+        )
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"Keras could not clone model '{model.name}': {error}") from error
+
+
+def _call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(layer, keras.layers.GroupNormalization):
+        # Left by the batch normalization whose place it takes.
+        kwargs.pop("mask", None)
+    return layer(*args, **kwargs)
 
 
 def _config(layer: keras.Layer) -> dict[str, Any]:

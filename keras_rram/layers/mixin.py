@@ -61,7 +61,7 @@ class DropConnectMixin(_MixinBase):
         fault_masks: kernel name -> non-trainable variable of the kernel's shape, ones when new.
         fault_offsets: likewise, zeros when new; empty before `add_fault_offsets`.
         read_noise: a `KernelNoise` on every read of the chip, or None; see
-            `keras_rram.noise.injection.read_noise`.
+            `keras_rram.read_noise`.
     """
 
     kernel_slots: Any = ("kernel",)

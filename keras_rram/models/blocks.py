@@ -1,4 +1,4 @@
-"""Building blocks: convolution + batch normalization, linear bottleneck, ResNet basic block.
+"""Building blocks: convolution + normalization, linear bottleneck, ResNet basic block.
 
 Every block is a function of a Keras tensor that names its layers `<place>_<role>`, and every layer
 with a kernel comes from a `LayerFactory`, which knows the roles that sit on faulty hardware.
@@ -8,22 +8,12 @@ from typing import Any
 
 import keras
 
-from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.models.arguments import check_choice, check_positive
 from keras_rram.models.layer_factory import DATA_FORMAT, LayerFactory
 
 KerasTensor = Any
 
-# As in PyTorch, in which the study ran. The default momentum of Keras, 0.99, makes the moving
-# statistics lag behind in the first epochs of a short training.
-BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
-
 SHORTCUTS = ("A", "projection")
-
-
-def batch_normalization(x: KerasTensor, *, name: str) -> KerasTensor:
-    """Normalizes the channels of `x` (the last axis), with the constants of all networks here."""
-    return FusedBatchNormalization(**BATCH_NORMALIZATION, name=name)(x)
 
 
 def conv_bn(
@@ -38,7 +28,7 @@ def conv_bn(
     centered: bool = False,
     kernel_initializer: str | keras.Initializer = "he_normal",
 ) -> KerasTensor:
-    """Convolution without bias, then batch normalization.
+    """Convolution without bias, then normalization, of batches unless `factory` says otherwise.
 
     Args:
         x: images, shape `(batch, height, width, channels)`.
@@ -46,8 +36,8 @@ def conv_bn(
         kernel_size: side of the kernel.
         stride: stride of the convolution; an output side is `ceil(side / stride)`.
         role: the convolution's role, see `keras_rram.layers.roles.ROLES`.
-        name: layer name of the convolution, ends with the role; the batch normalization is
-            `<name>_bn`.
+        name: layer name of the convolution, ends with the role; the normalization is `<name>_bn`
+            (see `LayerFactory.normalize`), a centred input `<name>_center`.
         factory: which roles are faulty; None for plain Keras layers.
         centered: center the kernel on every `stride`-th pixel, first one included (zero padding on
             all sides, as Caffe and PyTorch do, hence the networks of He et al.), rather than
@@ -57,8 +47,10 @@ def conv_bn(
     Returns:
         Tensor of shape `(batch, ceil(height / stride), ceil(width / stride), filters)`.
     """
+    factory = factory or LayerFactory()
+    x = factory.center(x, role=role, name=name)
     x, padding = _pad(x, kernel_size, stride, centered, name)
-    x = (factory or LayerFactory()).conv2d(
+    x = factory.conv2d(
         filters,
         kernel_size,
         strides=stride,
@@ -68,7 +60,7 @@ def conv_bn(
         role=role,
         name=name,
     )(x)
-    return batch_normalization(x, name=f"{name}_bn")
+    return factory.normalize(x, name=name)
 
 
 def _pad(x: KerasTensor, kernel_size: int, stride: int, centered: bool, name: str) -> Any:
@@ -156,6 +148,7 @@ def linear_bottleneck(
         y = keras.layers.ReLU(max_value=6.0, name=f"{expand}_relu")(y)
 
     depthwise = f"{name}_depthwise"
+    y = factory.center(y, role="depthwise", name=depthwise)
     y, padding = _pad(y, 3, stride, centered, depthwise)
     y = factory.depthwise_conv2d(
         3,
@@ -165,7 +158,7 @@ def linear_bottleneck(
         depthwise_initializer=mobilenet_initializer(),
         name=depthwise,
     )(y)
-    y = batch_normalization(y, name=f"{depthwise}_bn")
+    y = factory.normalize(y, name=depthwise)
     y = keras.layers.ReLU(max_value=6.0, name=f"{depthwise}_relu")(y)
 
     y = conv_bn(
@@ -239,7 +232,7 @@ def basic_block(
             y = linear_bottleneck(
                 y, filters, stride, expansion, name=name, factory=factory, centered=True
             )
-            return batch_normalization(y, name=f"{name}_bn")
+            return factory.normalize(y, name=name)
         return conv_bn(
             y,
             filters,

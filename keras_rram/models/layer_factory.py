@@ -1,4 +1,4 @@
-"""Which layers of a network sit on faulty hardware."""
+"""Which layers of a network sit on faulty hardware, and how its channels are normalized."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,16 +7,27 @@ from typing import Any
 import keras
 
 from keras_rram.layers import (
+    CenteredInput,
     DropConnectConv2D,
     DropConnectDense,
     DropConnectDepthwiseConv2D,
+    FusedBatchNormalization,
+    FusedGroupNormalization,
     faulty_layers,
 )
 from keras_rram.layers.drop_connect import DropConnect
+from keras_rram.layers.group_normalization import NORMALIZATIONS, groups_of
 from keras_rram.layers.roles import resolve_scope, role_of
+from keras_rram.models.arguments import check_choice
 
 # The networks read NHWC images whatever `keras.config.image_data_format()` says.
 DATA_FORMAT = "channels_last"
+
+# As in PyTorch, in which the study ran. The default momentum of Keras, 0.99, makes the moving
+# statistics lag behind in the first epochs of a short training.
+BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
+
+KerasTensor = Any
 
 
 @dataclass(frozen=True)
@@ -29,9 +40,13 @@ class LayerFactory:
         drop_connect: drop rate in `[0, 1)` or `DropConnect` of the layers on faulty hardware; None
             for plain Keras layers everywhere.
         scope: a key of `keras_rram.layers.roles.SCOPES`, a role, or several roles.
+        normalization: "batch"; or "instance" or "group" (of 4 channels), whose statistics are those
+            of each image, on whatever chip it is, see `FusedGroupNormalization`.
+        centered_inputs: whether a `CenteredInput` goes before each layer on faulty hardware.
 
     Raises:
-        ValueError: if `scope` names neither a scope nor a role.
+        ValueError: if `scope` names neither a scope nor a role, `normalization` is unknown, or
+            `centered_inputs` is given without `drop_connect`.
 
     Example:
 
@@ -44,9 +59,17 @@ class LayerFactory:
 
     drop_connect: float | DropConnect | None = None
     scope: str | Iterable[str] = "blocks"
+    normalization: str = "batch"
+    centered_inputs: bool = False
 
     def __post_init__(self) -> None:
-        """Resolves the scope to its roles."""
+        """Resolves the scope to its roles, and checks the rest."""
+        check_choice("normalization", self.normalization, NORMALIZATIONS)
+        if self.centered_inputs and self.drop_connect is None:
+            raise ValueError(
+                "`centered_inputs=True` cannot take effect without faulty layers: expected "
+                "`drop_connect`, a rate of 0 is enough. Received: drop_connect=None"
+            )
         # A generator of roles could be read once only.
         object.__setattr__(self, "scope", resolve_scope(self.scope))
 
@@ -67,8 +90,41 @@ class LayerFactory:
         kwargs |= {"units": units}
         return self._create(keras.layers.Dense, DropConnectDense, role, name, kwargs)
 
+    def normalize(self, x: KerasTensor, *, name: str) -> KerasTensor:
+        """Normalizes the channels of `x`, shape `(batch, height, width, channels)`.
+
+        Args:
+            x: images.
+            name: place; the layer is `<name>_bn`, `<name>_in` or `<name>_gn`, as it is of batch,
+                instance or group normalization.
+
+        Raises:
+            ValueError: if instance normalization would get a single pixel, and make it zero.
+        """
+        name = f"{name}_{NORMALIZATIONS[self.normalization]}"
+        if self.normalization == "batch":
+            return FusedBatchNormalization(**BATCH_NORMALIZATION, name=name)(x)
+        if self.normalization == "instance" and x.shape[1] == x.shape[2] == 1:
+            raise ValueError(
+                f"Instance normalization of the single pixel at '{name}' makes it zero. Expected "
+                "larger images, or normalization='group' or 'batch'. Received: "
+                "normalization='instance'"
+            )
+        groups = groups_of(self.normalization, x.shape[-1])
+        return FusedGroupNormalization(groups, name=name)(x)
+
+    def center(self, x: KerasTensor, *, role: str, name: str) -> KerasTensor:
+        """Centres the input of the layer `name`, if such layers are faulty and inputs centred."""
+        if not self.centered_inputs or not self.is_faulty(role):
+            return x
+        return CenteredInput(name=f"{name}_center")(x)
+
+    def is_faulty(self, role: str) -> bool:
+        """Returns whether layers of a role sit on faulty hardware."""
+        return self.drop_connect is not None and role in self.scope
+
     def _create(self, plain: Any, faulty: Any, role: str, name: str, kwargs: dict) -> Any:
-        if self.drop_connect is None or role not in self.scope:
+        if not self.is_faulty(role):
             return plain(name=name, **kwargs)
         return faulty(name=name, drop_connect=self.drop_connect, **kwargs)
 

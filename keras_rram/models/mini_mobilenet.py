@@ -44,6 +44,8 @@ def mini_mobilenet(
     input_shape: tuple[int, int, int] = (28, 28, 1),
     classes: int = 10,
     name: str | None = None,
+    normalization: str = "batch",
+    centered_inputs: bool = False,
 ) -> keras.Model:
     """Builds a mini-MobileNet: linear bottlenecks and a dense head.
 
@@ -68,6 +70,8 @@ def mini_mobilenet(
         input_shape: `(height, width, channels)` of the images.
         classes: number of classes.
         name: name of the model.
+        normalization: "batch", "instance" or "group", see `LayerFactory`.
+        centered_inputs: whether the inputs of faulty layers are centred, see `CenteredInput`.
 
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
@@ -102,7 +106,7 @@ def mini_mobilenet(
             "`broadcast_shortcut=True` needs variant='published' and one input channel. "
             f"Received: variant={variant!r}, input_shape={input_shape}. Leave it out."
         )
-    factory = LayerFactory(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope, normalization, centered_inputs)
 
     inputs = x = keras.Input(shape, name="image")
     if table.stem is not None:
@@ -141,6 +145,7 @@ def mini_mobilenet(
         )
         x = keras.layers.ReLU(max_value=6.0, name="top_conv_relu")(x)
         x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
+    x = factory.center(x, role="head", name="head")
     outputs = factory.dense(classes, name="head")(x)
     model_name = name or f"mini_mobilenet_{variant}_{bottlenecks}"
     return factory.checked(keras.Model(inputs, outputs, name=model_name))

@@ -56,6 +56,8 @@ def mobilenet_v2(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     name: str | None = None,
+    normalization: str = "batch",
+    centered_inputs: bool = False,
 ) -> keras.Model:
     """Builds MobileNetV2.
 
@@ -76,6 +78,8 @@ def mobilenet_v2(
         input_shape: `(height, width, channels)` of the images.
         classes: number of classes.
         name: name of the model.
+        normalization: "batch", "instance" or "group", see `LayerFactory`.
+        centered_inputs: whether the inputs of faulty layers are centred, see `CenteredInput`.
 
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
@@ -100,7 +104,7 @@ def mobilenet_v2(
     for _, _, _, stride in table.stages:
         least_side *= stride
     shape = check_input_shape(input_shape, least_side, f"its strides multiply to {least_side}")
-    factory = LayerFactory(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope, normalization, centered_inputs)
 
     def conv_relu6(
         x: keras.KerasTensor, filters: int, kernel_size: int, stride: int, role: str, name: str
@@ -133,6 +137,7 @@ def mobilenet_v2(
             number += 1
     x = conv_relu6(x, _rounded(max(alpha, 1.0) * _TOP), 1, 1, "conv", "top_conv")
     x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
+    x = factory.center(x, role="head", name="head")
     outputs = factory.dense(classes, name="head")(x)
     model_name = name or f"mobilenet_v2_{variant}_{alpha:g}"
     return factory.checked(keras.Model(inputs, outputs, name=model_name))

@@ -26,6 +26,8 @@ def resnet(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     name: str | None = None,
+    normalization: str = "batch",
+    centered_inputs: bool = False,
 ) -> keras.Model:
     """Builds a ResNet for small images, with chosen convolutions replaced by linear bottlenecks.
 
@@ -53,6 +55,8 @@ def resnet(
         input_shape: `(height, width, channels)` of the images.
         classes: number of classes.
         name: name of the model; default `resnet<depth>`.
+        normalization: "batch", "instance" or "group", see `LayerFactory`.
+        centered_inputs: whether the inputs of faulty layers are centred, see `CenteredInput`.
 
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
@@ -77,7 +81,7 @@ def resnet(
     shape = check_input_shape(input_shape, 4, "two of its blocks halve the image")
     if scope is None:
         scope = "blocks" if numbers else "conv"
-    factory = LayerFactory(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope, normalization, centered_inputs)
 
     inputs = x = keras.Input(shape, name="image")
     x = conv_bn(x, width, 3, role="stem", name="stem", factory=factory)
@@ -97,6 +101,7 @@ def resnet(
             )
             first += 2
     x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
+    x = factory.center(x, role="head", name="head")
     outputs = factory.dense(classes, kernel_initializer="he_normal", name="head")(x)
     return factory.checked(keras.Model(inputs, outputs, name=name or f"resnet{depth}"))
 

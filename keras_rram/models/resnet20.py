@@ -18,6 +18,8 @@ def resnet20(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     name: str | None = None,
+    normalization: str = "batch",
+    centered_inputs: bool = False,
 ) -> keras.Model:
     """Builds ResNet20, with chosen convolutions replaced by linear bottlenecks.
 
@@ -43,6 +45,8 @@ def resnet20(
         input_shape: `(height, width, channels)` of the images.
         classes: number of classes.
         name: name of the model.
+        normalization: "batch", "instance" or "group", see `LayerFactory`.
+        centered_inputs: whether the inputs of faulty layers are centred, see `CenteredInput`.
 
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
@@ -71,4 +75,6 @@ def resnet20(
         input_shape=input_shape,
         classes=classes,
         name=name,
+        normalization=normalization,
+        centered_inputs=centered_inputs,
     )

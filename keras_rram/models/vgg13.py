@@ -19,6 +19,8 @@ def vgg13(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     name: str | None = None,
+    normalization: str = "batch",
+    centered_inputs: bool = False,
 ) -> keras.Model:
     """Builds VGG13 with batch normalization and one dense layer, as is usual for CIFAR-10.
 
@@ -37,6 +39,8 @@ def vgg13(
             the five poolings.
         classes: number of classes.
         name: name of the model.
+        normalization: "batch", "instance" or "group", see `LayerFactory`.
+        centered_inputs: whether the inputs of faulty layers are centred, see `CenteredInput`.
 
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
@@ -53,7 +57,7 @@ def vgg13(
     """
     check_positive(classes=classes)
     shape = check_input_shape(input_shape, 1, "a convolution needs a pixel")
-    factory = LayerFactory(drop_connect, scope)
+    factory = LayerFactory(drop_connect, scope, normalization, centered_inputs)
     inputs = x = keras.Input(shape, name="image")
     for stage, filters in enumerate(STAGES):
         for number in (2 * stage + 1, 2 * stage + 2):
@@ -65,5 +69,6 @@ def vgg13(
             2, padding="same", data_format=DATA_FORMAT, name=f"pool{stage + 1}"
         )(x)
     x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
+    x = factory.center(x, role="head", name="head")
     outputs = factory.dense(classes, name="head")(x)
     return factory.checked(keras.Model(inputs, outputs, name=name or "vgg13"))

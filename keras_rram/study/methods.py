@@ -20,7 +20,7 @@ class Method:
 
     Attributes:
         title: in a few words, for tables.
-        train: has the signature of `keras_rram.training.loop.train`, and may add callbacks to those
+        train: has the signature of `keras_rram.training.train`, and may add callbacks to those
             it is given.
         prepare: takes the panel's untrained model, what its chips are drawn from and the seed, and
             returns the model to train; it must give equal layers when called again.

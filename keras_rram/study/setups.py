@@ -40,7 +40,7 @@ class Setup:
     """How a panel is run at one scale.
 
     Attributes:
-        dataset: name of the dataset, see `keras_rram.data.sources.load`.
+        dataset: name of the dataset, see `keras_rram.data.load`.
         train_images: training images, a stratified part; None for all.
         recipe: how to train.
         builder: name of the builder in `keras_rram.models`.
@@ -142,8 +142,8 @@ def build(
     protocol: str,
     seed: int,
     rescale: bool | None = None,
-    input_shape: tuple[int, int, int] = (28, 28, 1),
-    classes: int = 10,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int | None = 10,
 ) -> keras.Model:
     """Returns a panel's untrained model.
 

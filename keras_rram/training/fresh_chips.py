@@ -46,6 +46,10 @@ class FreshChips(keras.callbacks.Callback):
         self._epoch_start = self._seen = 0
         self._held: int | None = None
 
+    def chips(self, count: int) -> list[Chip]:
+        """Returns the first chips of the population."""
+        return [Chip(self.fault_model, self.seed, index) for index in range(count)]
+
     @property
     def identity(self) -> str:
         """What must be the same when training resumes."""

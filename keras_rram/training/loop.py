@@ -14,9 +14,14 @@ import numpy as np
 
 from keras_rram.data.dataset import Dataset
 from keras_rram.training.checkpoint import Restored, restore_checkpoint
+from keras_rram.training.fixed_statistics import FixedStatistics
 from keras_rram.training.fresh_chips import FreshChips
 from keras_rram.training.recipes import RECIPES, Recipe
 from keras_rram.training.records import Checkpoint, EpochRecords
+from keras_rram.training.schedule import DropRates
+
+_STATISTICS_IMAGES = 4096
+_STATISTICS_MASKS = 64
 
 __all__ = ["RECIPES", "Recipe", "TrainingResult", "train"]
 
@@ -134,7 +139,7 @@ def train(
     Example:
 
     ```python
-    dataset = keras_rram.data.sources.load("digits")
+    dataset = keras_rram.data.load("digits")
     model = keras_rram.models.mini_mobilenet(2, drop_connect=0.1)
     result = train(model, dataset, RECIPES["digits"], seed=0)
     ```
@@ -152,6 +157,7 @@ def train(
         "seed": seed,
         "backend": keras.config.backend(),
     }
+    callbacks = [*_callbacks_of(recipe, dataset, seed, callbacks), *callbacks]
     if fresh := [each.identity for each in callbacks if isinstance(each, FreshChips)]:
         fingerprint["fresh_chips"] = fresh
     for callback in callbacks:
@@ -201,6 +207,20 @@ def train(
     return TrainingResult(
         tuple(recorder.records), len(recorder.records), interrupted, time.perf_counter() - begin
     )
+
+
+def _callbacks_of(
+    recipe: Recipe, dataset: Dataset, seed: int, others: Sequence[keras.callbacks.Callback]
+) -> Iterator[keras.callbacks.Callback]:
+    """Yields the callbacks that do what a recipe says, given those that there are."""
+    uniform = recipe.drop_rates == "uniform"
+    if uniform or recipe.drop_ramp_epochs:
+        yield DropRates(uniform, recipe.drop_ramp_epochs, seed)
+    if recipe.statistics_epochs:
+        images, _ = dataset.arrays("train", min(_STATISTICS_IMAGES, len(dataset.train_labels)))
+        fresh = [each for each in others if isinstance(each, FreshChips)]
+        masks = fresh[0].chips(_STATISTICS_MASKS) if fresh else _STATISTICS_MASKS
+        yield FixedStatistics(images, recipe.epochs - recipe.statistics_epochs, masks)
 
 
 def _fit_data(dataset: Dataset, *arguments: Any) -> Any:

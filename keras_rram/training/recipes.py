@@ -12,6 +12,13 @@ from keras_rram.training.checkpoint import strategy_scope
 # `OneCycleLR`.
 _ONE_CYCLE_START = 1 / 25
 _ONE_CYCLE_END = 1e-4
+# Fields that checkpoints of earlier versions do not name, and their values of then.
+_LATER_FIELDS = {
+    "gradient_clip": 0.0,
+    "drop_rates": "constant",
+    "drop_ramp_epochs": 0,
+    "statistics_epochs": 0,
+}
 
 
 def _require(condition: bool, expected: str, name: str, value: Any) -> None:
@@ -50,6 +57,12 @@ class Recipe:
         momentum: for "sgd", in [0, 1).
         nesterov: for "sgd" with momentum.
         weight_decay: at least 0; see above.
+        gradient_clip: if positive, a longer gradient (of all weights together) is shortened to this
+            norm.
+        drop_rates: "constant"; or "uniform" draws the drop rate of each step anew between 0 and
+            each layer's own, so that one model serves chips of all these fault rates.
+        drop_ramp_epochs: epochs in which the drop rate rises from 0 to its full value.
+        statistics_epochs: the last epochs, on fixed statistics; see `FixedStatistics`.
 
     Raises:
         ValueError: if a value is out of range, or if it could not take effect.
@@ -73,6 +86,10 @@ class Recipe:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    gradient_clip: float = 0.0
+    drop_rates: str = "constant"
+    drop_ramp_epochs: int = 0
+    statistics_epochs: int = 0
 
     def __post_init__(self) -> None:
         """Checks every value, alone and against the others."""
@@ -83,6 +100,11 @@ class Recipe:
             _is_integer(after) and before < after < self.epochs
             for before, after in zip((0, *self.milestones), self.milestones, strict=False)
         )
+
+        def within_epochs(epochs: Any) -> bool:
+            return _is_integer(epochs) and 0 <= epochs < self.epochs
+
+        ramp, fixed = "drop_ramp_epochs", "statistics_epochs"
         for holds, expected, name in (
             (self.optimizer in ("adam", "sgd"), "'adam' or 'sgd'", "optimizer"),
             (self.schedule in schedules, f"one of {schedules}", "schedule"),
@@ -102,6 +124,10 @@ class Recipe:
             (sgd or not self.momentum, "0 for any optimizer but 'sgd'", "momentum"),
             (not self.nesterov or self.momentum > 0, "False without momentum", "nesterov"),
             (0 <= self.weight_decay < math.inf, "at least 0", "weight_decay"),
+            (0 <= self.gradient_clip < math.inf, "at least 0", "gradient_clip"),
+            (self.drop_rates in ("constant", "uniform"), "'constant' or 'uniform'", "drop_rates"),
+            (within_epochs(self.drop_ramp_epochs), "at least 0, below `epochs`", ramp),
+            (within_epochs(self.statistics_epochs), "at least 0, below `epochs`", fixed),
         ):
             _require(holds, expected, name, getattr(self, name))
 
@@ -112,8 +138,11 @@ class Recipe:
         stepped run can be prolonged.
         """
         values = asdict(self)
-        if self.schedule in ("constant", "step"):
+        if self.schedule in ("constant", "step") and not self.statistics_epochs:
             del values["epochs"]
+        for name, unused in _LATER_FIELDS.items():
+            if values[name] == unused:
+                del values[name]
         return values
 
     def learning_rate_schedule(self, steps_per_epoch: int) -> Any:
@@ -145,12 +174,17 @@ class Recipe:
         """Returns a new Keras optimizer with this recipe's schedule."""
         learning_rate = self.learning_rate_schedule(steps_per_epoch)
         if self.optimizer == "adam":
-            return keras.optimizers.Adam(learning_rate, weight_decay=self.weight_decay or None)
+            return keras.optimizers.Adam(
+                learning_rate,
+                weight_decay=self.weight_decay or None,
+                global_clipnorm=self.gradient_clip or None,
+            )
         return keras.optimizers.SGD(
             learning_rate,
             momentum=float(self.momentum),
             nesterov=self.nesterov,
             weight_decay=self.weight_decay / (1 - self.momentum) or None,
+            global_clipnorm=self.gradient_clip or None,
         )
 
     def compile(self, model: keras.Model, steps_per_epoch: int) -> None:
@@ -178,6 +212,15 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=1e-2,
         batch_size=64,
         epochs=15,
+        schedule="one_cycle",
+        warmup_fraction=0.2,
+    ),
+    # The full MNIST in a third of the study's time, and better.
+    "mnist_short": Recipe(
+        optimizer="adam",
+        learning_rate=1e-2,
+        batch_size=128,
+        epochs=8,
         schedule="one_cycle",
         warmup_fraction=0.2,
     ),

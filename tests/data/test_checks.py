@@ -20,13 +20,30 @@ def test_images_that_fit_come_back_as_float32(model):
     assert check_images(keras.layers.Flatten(), images).shape == images.shape
 
 
+def test_samples_of_any_type_and_rank_go_in_as_keras_takes_them(model):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 5, 4, 1), np.uint8)
+    for images in (pixels, pixels[..., 0], pixels[..., None], pixels.astype(np.float64)):
+        found = check_images(model, images)
+        assert found.dtype == np.float32 and found.shape == pixels.shape
+        np.testing.assert_allclose(model(found), model(images), rtol=1e-6)
+    inputs = keras.Input((6,), dtype="int32")
+    tokens = keras.Model(inputs, keras.layers.Embedding(50, 2)(inputs))
+    words = rng.integers(0, 50, (4, 6))
+    assert check_images(tokens, words).dtype == np.int32
+    np.testing.assert_array_equal(check_images(tokens, words), words)
+    two = keras.Model([inputs, keras.Input((6,))], keras.layers.Flatten()(inputs))
+    with pytest.raises(ValueError, match="a model of one input.*2"):
+        check_images(two, words)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.ones((3, 5, 4)), r"`mine` must be .*\('n', None, 4, 1\).*\(3, 5, 4\)"),
+        (np.ones((3, 5)), r"`mine` must be .*\('n', None, 4, 1\).*\(3, 5\)"),
         (np.ones((3, 5, 3, 1)), r"\(3, 5, 3, 1\)"),
         (np.ones((0, 5, 4, 1)), "non-empty"),
-        (np.ones((3, 5, 4, 1), np.uint8), "`mine` must be floats.*uint8"),
+        (np.ones((3, 5, 4, 1), str), "`mine` must be numbers"),
         (np.full((3, 5, 4, 1), np.nan), "`mine` must be finite"),
     ],
 )

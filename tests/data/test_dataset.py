@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from keras_rram.data.augmentation import CropFlip
 from keras_rram.data.dataset import Dataset
+from keras_rram.data.normalization import Normalization
+
+PLAIN = Normalization("mine", (0.0,), (1.0,))
 
 
 def _numbered(count=50, classes=5, channels=2, size=4, **kwargs):
@@ -18,15 +21,14 @@ def _numbered(count=50, classes=5, channels=2, size=4, **kwargs):
     images = rng.integers(0, 256, (count, size, size, channels), dtype=np.uint8)
     images[:, 0, 0, 0] = np.arange(count)
     labels = np.arange(count) % classes
-    mean, std = (0.4, 0.5)[:channels], (0.2, 0.25)[:channels]
-    return Dataset(
-        "numbered", classes, mean, std, images, labels, images[:20], labels[:20], **kwargs
-    )
+    how = Normalization("mine", (0.4, 0.5)[:channels], (0.2, 0.25)[:channels])
+    return Dataset("numbered", classes, how, images, labels, images[:20], labels[:20], **kwargs)
 
 
 def _numbers(dataset, images):
     """Reads the numbers back from normalized images."""
-    return np.rint((images[:, 0, 0, 0] * dataset.std[0] + dataset.mean[0]) * 255).astype(int)
+    done = dataset.normalization
+    return np.rint((images[:, 0, 0, 0] * done.std[0] + done.mean[0]) * 255).astype(int)
 
 
 def _epochs(dataset, batch_size, epochs, **kwargs):
@@ -55,7 +57,7 @@ def test_arrays_are_read_only():
 def test_a_limit_is_fixed_stratified_and_nested():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     images = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    dataset = Dataset("uneven", 3, (0.0,), (1.0,), images, labels, images, labels)
+    dataset = Dataset("uneven", 3, PLAIN, images, labels, images, labels)
     small_images, small_labels = dataset.arrays("train", limit=10)
     np.testing.assert_array_equal(np.bincount(small_labels), [6, 3, 1])
     again, _ = dataset.arrays("train", limit=10)
@@ -82,7 +84,7 @@ def test_subset_takes_the_same_images_as_a_limit():
 def test_a_validation_split_is_fixed_stratified_and_apart_from_the_rest():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     images = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    dataset = Dataset("uneven", 3, (0.0,), (1.0,), images, labels, images[:5], labels[:5])
+    dataset = Dataset("uneven", 3, PLAIN, images, labels, images[:5], labels[:5])
     split, again = dataset.split(0.2), dataset.split(20)
     assert split.fingerprint == again.fingerprint != dataset.fingerprint
     np.testing.assert_array_equal(np.bincount(split.validation_labels), [12, 6, 2])
@@ -115,9 +117,10 @@ def test_the_fingerprint_depends_on_content_only():
     others = [
         dataclasses.replace(dataset, train_images=changed),
         dataclasses.replace(dataset, augmentation=CropFlip()),
-        dataclasses.replace(dataset, std=(0.2, 0.3)),
+        dataclasses.replace(dataset, normalization=PLAIN),
+        dataclasses.replace(dataset, normalization=None),
     ]
-    assert len({dataset.fingerprint, *(other.fingerprint for other in others)}) == 4
+    assert len({dataset.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
 def test_an_epoch_has_every_image_at_most_once_with_its_label():

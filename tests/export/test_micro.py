@@ -184,11 +184,15 @@ def test_the_c_array_compiles(small, tmp_path, compiler, suffix):
     assert subprocess.run([binary], check=True, capture_output=True).stdout == small[0]
 
 
+DIGITS = ("--data=digits", "--normalize=mnist")
+
+
 def test_the_tool_writes_source_and_report(runtime, small, tmp_path, capsys):
     path = tmp_path / "base.tflite"
     path.write_bytes(small[0])
     folder = tmp_path / "out"
-    run_main("export_micro", f"--tflite={path}", "--images=8", "--name=digits", f"--out={folder}")
+    flags = [f"--tflite={path}", *DIGITS, "--images=8", "--name=digits"]
+    run_main("export_micro", *flags, f"--out={folder}")
     assert {file.name for file in folder.iterdir()} == {"digits.h", "digits.cc", "digits.json"}
     report = json.loads((folder / "digits.json").read_text())
     assert report["micro"]["images"] == 8
@@ -209,7 +213,8 @@ def test_a_full_disk_leaves_no_source(runtime, small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pathlib.Path, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
-        run_main("export_micro", f"--tflite={path}", "--images=2", f"--out={tmp_path / 'out'}")
+        flags = [f"--tflite={path}", *DIGITS, "--images=2"]
+        run_main("export_micro", *flags, f"--out={tmp_path / 'out'}")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -218,7 +223,8 @@ def test_a_full_disk_leaves_no_source(runtime, small, tmp_path, monkeypatch):
     [
         ([], "--tflite is missing"),
         (["--tflite={path}", "--name=a-b"], "C identifier"),
-        (["--tflite={path}", "--arena=100"], "needs an arena"),
+        (["--tflite={path}", "--arena=100", *DIGITS], "needs an arena"),
+        (["--tflite={path}"], "--data is missing"),
         (["--tflite={bad}"], "Not a TFLite file"),
     ],
 )

@@ -242,6 +242,7 @@ def test_the_tool_compares_the_files(tmp_path, capsys):
         "quantize",
         f"--model={tmp_path}/model.keras",
         f"--data={tmp_path}/data.npz",
+        "--normalize=standard",
         "--chips=3",
         "--calibration_chips=2",
         "--fault_model=differential_pair:stuck_off=0.05,stuck_on=0.01",

@@ -118,7 +118,8 @@ def test_a_bad_text_is_a_clear_error(text, message):
 def test_the_tool_evaluates_on_arrays_and_says_so(tmp_path):
     path = tmp_path / "model.keras"
     classifier().save(path)
-    flags = [f"--model={path}", "--images=60", "--chips=2", "--array=adc_bits=3,tile_rows=16"]
+    flags = [f"--model={path}", "--data=digits", "--normalize=mnist", "--images=60", "--chips=2"]
+    flags.append("--array=adc_bits=3,tile_rows=16")
     run_tool("evaluate", *flags, "--calibration_images=50", f"--out={tmp_path / 'run'}")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["array"] == {

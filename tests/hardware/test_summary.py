@@ -134,6 +134,7 @@ def test_to_dict_is_json(faulty_model):
         "macs": 192,
         "faulty": True,
         "faulty_parameters": 12,
+        "digital_operations": 0,
     }
 
 

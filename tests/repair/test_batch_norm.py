@@ -213,7 +213,7 @@ def masked_model():
         (dense_model, features()[:0], {}, "non-empty"),
         (dense_model, features()[:, :4], {}, r"\('n', 5\)"),
         (dense_model, features()[0], {}, r"\('n', 5\)"),
-        (dense_model, features().astype("uint8"), {}, "uint8"),
+        (dense_model, features().astype("str"), {}, "must be numbers"),
         (dense_model, features(), {"batch_size": 0}, "batch_size"),
         (nan_model, features(), {}, "'bn1'.*not finite"),
         (dense_model, np.full((4, 5), np.inf, "float32"), {}, "must be finite"),

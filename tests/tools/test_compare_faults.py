@@ -81,8 +81,8 @@ def test_the_curves_are_models_that_can_be_swept():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fault_rates=0,0.1"], r"must be in \(0, 1\)"),
-        (["--fault_rates=x"], r"must be in \(0, 1\)"),
+        (["--fault_rates=0,0.1"], r"must be numbers in \(0, 1\)"),
+        (["--fault_rates=x"], r"must be numbers in \(0, 1\)"),
         (["--fault_model=row_fault"], "did you mean 'row_faults'"),
         (["--fault_model=finite_on_off:ratio=9"], "a rate to sweep"),
         (["--model=nowhere.keras"], "no such file"),

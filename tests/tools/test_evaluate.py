@@ -28,9 +28,10 @@ from keras_rram.evaluation import load_run, paired_difference
 from tests.classifiers import classifier, right_answers
 from tests.run_tools import ROOT, load_tool, run_in_turn, run_tool
 
-DATA = "--data=digits"
+DATA = ("--data=digits", "--normalize=mnist")
 FIGURES = {"accuracy.png", "chips.png", "yield.png", "convergence.png"}
 TABLES = {"run.json", "chips.jsonl", "config.json", "results.json", "summary.csv", "chips.csv"}
+LOCK = {"chips.jsonl.lock"}  # what keeps a second writer away
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,8 @@ def saved(tmp_path_factory):
 
 
 def evaluate(model, *arguments, code=0):
-    return run_tool(
-        "evaluate", f"--model={model}", "--data=digits", "--images=200", *arguments, code=code
-    )
+    common = [f"--model={model}", *DATA, "--images=200"]
+    return run_tool("evaluate", *common, *arguments, code=code)
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_writes_all_results_and_prints_the_table(saved, tmp_path):
     out = tmp_path / "run"
     common = ["--fault_rates=0.1,0.3", "--seed=2", "--yield_at=0.7,0.8", f"--out={out}"]
     output = evaluate(saved, "--chips=5", *common)
-    assert {path.name for path in out.iterdir()} == TABLES | FIGURES
+    assert {path.name for path in out.iterdir()} == TABLES | FIGURES | LOCK
     assert f"Results: {out}/\n" in output
     assert "5 chips, 1,000 answers (all 5 chips on all images), engine litert float32" in output
     images, labels = data.load("digits").arrays("test", 200)
@@ -77,10 +77,14 @@ def test_writes_all_results_and_prints_the_table(saved, tmp_path):
             x for x in output.splitlines() if x.strip().startswith(f"{100 * row['rate']:g} ")
         ]
         assert f"{100 * row['mean']:.2f}" in line and f"{100 * row['worst']:.2f}" in line
+    runs = load_run(out)
     with (out / "summary.csv").open() as file:
         assert [float(row["yield_0.7"]) for row in csv.DictReader(file)] == [
-            np.mean(np.array(one) >= 0.7) for one in expected
+            run.yield_at(0.7).interval.estimate for run in runs
         ]
+    for run, one in zip(runs, expected, strict=True):
+        passed = run.yield_at(0.7, images="test_set")
+        assert passed.interval.estimate == np.mean(np.array(one) >= 0.7)
 
 
 @pytest.mark.slow
@@ -92,14 +96,17 @@ def test_a_wanted_precision_and_a_plain_model(saved, tmp_path):
         "--images=1000", f"--out={out}",
     )  # fmt: skip
     assert "reached" in output and "No figures of single chips" in output
-    assert {path.name for path in out.iterdir()} == TABLES | {"accuracy.png", "convergence.png"}
+    assert {path.name for path in out.iterdir()} == TABLES | LOCK | {
+        "accuracy.png",
+        "convergence.png",
+    }
     summary = json.loads((out / "results.json").read_text())["summary"][0]
     assert summary["half_width"] <= 0.05 and summary["worst"] is None
 
 
 @pytest.mark.slow
 def test_runs_go_on_and_two_become_one(saved, tmp_path):
-    common = ["evaluate", f"--model={saved}", DATA, "--images=200", "--engine=keras"]
+    common = ["evaluate", f"--model={saved}", *DATA, "--images=200", "--engine=keras"]
     common.append("--fault_rates=0.2")
     *errors, error, alone = run_in_turn(
         [*common, "--chips=2", f"--out={tmp_path}/a"],
@@ -124,7 +131,7 @@ def test_runs_go_on_and_two_become_one(saved, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_prints_and_writes_what_there_is(saved, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "tools.evaluate", f"--model={saved}", DATA, "--engine=keras",
+    command = [sys.executable, "-m", "tools.evaluate", f"--model={saved}", *DATA, "--engine=keras",
                "--chips=100000", f"--out={out}"]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -143,7 +150,7 @@ def test_ctrl_c_prints_and_writes_what_there_is(saved, tmp_path):
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
     assert f"Results: {out}/" in output and "--resume goes on" in errors
-    assert {path.name for path in out.iterdir()} == TABLES | FIGURES
+    assert {path.name for path in out.iterdir()} == TABLES | FIGURES | LOCK
     summary = json.loads((out / "results.json").read_text())["summary"][0]
     assert 3 < summary["chips"] == lines.read_bytes().count(b"\n")
 
@@ -169,7 +176,7 @@ def normalized(tmp_path_factory):
 
 @pytest.mark.slow
 def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path, capsys):
-    common = ["evaluate", f"--model={normalized}", DATA, "--images=200", "--chips=3"]
+    common = ["evaluate", f"--model={normalized}", *DATA, "--images=200", "--chips=3"]
     common.append("--fault_rates=0.3")
     repaired = [*common, "--repair=batch_norm:images=64"]
     both = f"{tmp_path}/repaired,{tmp_path}/plain"
@@ -185,7 +192,7 @@ def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path, cap
     assert "Not of one access tier. Access tier B" in capsys.readouterr().out
     assert not any(errors)
     assert "What differs is repair: " in mixed
-    assert "expected engine='keras' (or 'auto') with a repair" in litert
+    assert "expected engine='keras' (or 'auto'), with a repair" in litert
     assert "did you mean 'batch_norm'" in unknown
     assert "The data set has 4,000 training images" in many
     plain, found = (
@@ -193,11 +200,11 @@ def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path, cap
         for name in ("plain", "repaired")
     )
     assert (plain["access_tier"], plain["repair"]) == ("A", "none")
-    assert found["access_tier"] == "B" and found["repair"].startswith("batch_norm/256/")
+    assert found["access_tier"] == "B" and found["repair"].startswith("batch_norm:images=64/")
     assert found["engine"] == "keras float32" and found["fault_free"] == plain["fault_free"]
     # The oracle: the library's repair on images drawn without labels.
     dataset = data.load("digits")
-    chosen = np.sort(np.random.default_rng(0).choice(len(dataset.train_images), 64, replace=False))
+    chosen = np.random.default_rng(0).permutation(len(dataset.train_images))[:64]
     images = dataset.normalize(dataset.train_images[chosen])
     model = keras.models.load_model(normalized)
     test, labels = dataset.arrays("test", 200)
@@ -219,7 +226,7 @@ def test_two_models_are_compared_on_the_same_chips(saved, tmp_path, capsys):
     changed = classifier()
     changed.get_layer("head").bias.assign_add(np.linspace(-1, 1, 10).astype(np.float32))
     changed.save(other)
-    common = [DATA, "--images=200", "--engine=keras", "--chips=4"]
+    common = [*DATA, "--images=200", "--engine=keras", "--chips=4"]
     common += ["--fault_rates=0.1,0.2", "--seed=3"]
     mine = ["evaluate", f"--model={saved}", *common]
     runs = {
@@ -275,7 +282,7 @@ def test_two_models_are_compared_on_the_same_chips(saved, tmp_path, capsys):
 def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normalized, tmp_path):
     pairs = "differential_pair:stuck_off=0.0904,stuck_on=0.0175"
     both = "stuck_at_zero:rate=0.1+row_faults:rate=0.1,tile=16x4"
-    common = ["evaluate", f"--model={saved}", DATA, "--images=200", "--chips=2", "--seed=5"]
+    common = ["evaluate", f"--model={saved}", *DATA, "--images=200", "--chips=2", "--seed=5"]
     swept = [*common, f"--fault_model={pairs}", "--fault_rates=0.05,0.1"]
     varied = "--fault_model=lognormal_variation:sigma=0.3"
     *errors, mixed = run_in_turn(
@@ -285,7 +292,7 @@ def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normal
         [*common, f"--fault_model={both}", f"--out={tmp_path}/own"],
         [*common, varied, f"--out={tmp_path}/varied", "--engine=keras"],
         [*swept, f"--out={tmp_path}/keras", "--engine=keras", "--resume", "--chips=3"],
-        ["evaluate", f"--model={normalized}", DATA, "--images=50", "--chips=2",
+        ["evaluate", f"--model={normalized}", *DATA, "--images=50", "--chips=2",
          f"--fault_model={pairs}", "--repair=batch_norm:images=64",
          f"--out={tmp_path}/repaired"],
         [*common, "--fault_rates=0.05,0.1", f"--out={tmp_path}/keras", "--engine=keras",
@@ -321,12 +328,12 @@ def test_fault_models_as_text_on_both_engines_resumed_and_replayed(saved, normal
 BAD = [
     ([], "--model is missing"),
     (["--model=none.keras"], "there is no such file"),
-    (["--model={model}", "--fault_rates=0.1,1.0"], "--fault_rates must be in [0, 1)"),
+    (["--model={model}", "--fault_rates=0.1,1.0"], "--fault_rates must be numbers in [0, 1)"),
     (
         ["--model={model}", "--fault_rates=many"],
-        "--fault_rates must be in [0, 1). Received: ['many']",
+        "--fault_rates must be numbers in [0, 1). Received: ['many']",
     ),
-    (["--model={model}", "--yield_at=90"], "--yield_at must be in [0, 1]"),
+    (["--model={model}", "--yield_at=90"], "--yield_at must be numbers in [0, 1]"),
     (["--model={model}", "--engine=fast"], "flag --engine=fast"),
     (["--model={model}", "--where=head"], "--where goes with --convert"),
     (["--model={plain}"], "has no Drop-Connect layer that faults could go to. Give --convert"),
@@ -352,26 +359,36 @@ def test_bad_flags_are_one_line_and_leave_nothing_behind(saved, tmp_path):
 
 def test_the_data_is_that_of_the_training_and_no_other(saved, tmp_path):
     """A model of other data is not scored on the digits, unless they are the same images."""
-    dataset = data.load("digits")
+    dataset = data.load("digits").subset(train=2000)
     arrays = {
         f"{kind}_{split}": getattr(dataset, f"{split}_{name}")
         for kind, name in (("x", "images"), ("y", "labels"))
         for split in ("train", "test")
     }
     np.savez(tmp_path / "mine.npz", **arrays)
-    mine = data.load(str(tmp_path / "mine.npz"))
+    mine = data.load(str(tmp_path / "mine.npz"), normalize="mnist")
     model = tmp_path / "model.keras"
     shutil.copy(saved, model)
     record = {"source": str(tmp_path / "mine.npz"), "fingerprint": mine.fingerprint}
+    record["normalization"] = mine.normalization.describe()
     (tmp_path / "config.json").write_text(json.dumps({"data": record, "scope": ["head"]}))
     quick = ["evaluate", f"--model={model}", "--images=50", "--chips=2"]
     shutil.copy(tmp_path / "mine.npz", tmp_path / "copy.npz")
-    *errors, other = run_in_turn(
+    *errors, other, wrong = run_in_turn(
         [*quick, f"--out={tmp_path}/recorded"],
         [*quick, f"--out={tmp_path}/same", f"--data={tmp_path}/copy.npz"],
+        [*quick, f"--out={tmp_path}/asked", "--data=digits", "--normalize=mnist"],
         [*quick, f"--out={tmp_path}/digits", "--data=digits"],
+        [*quick, f"--out={tmp_path}/digits", "--normalize=none"],
     )
     assert not any(errors)
+    assert "expected --normalize=mnist, which the model was trained with" in wrong
+    found = [
+        json.loads((tmp_path / name / "results.json").read_text())["summary"][0]
+        for name in ("recorded", "same", "asked")
+    ]
+    right = right_answers(classifier(), None, *data.load("digits").arrays("test", 50)).mean()
+    assert {summary["fault_free"] for summary in found} == {right} and right > 0.7
     assert f"expected --data={tmp_path}/mine.npz, which the model was trained on" in other
     assert "Received: --data=digits (MNIST's training digits)" in other
     assert not (tmp_path / "digits").exists()

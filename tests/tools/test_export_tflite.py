@@ -10,7 +10,7 @@ from keras_rram.faults import parse
 from keras_rram.models import mini_mobilenet
 from tests.run_tools import run_main, run_tool
 
-DATA = "--data=digits"
+DATA = ("--data=digits", "--normalize=mnist")
 STUCK = np.zeros((1, 1, 32, 192))
 STUCK[0, 0, 3, 5] = 100.0
 
@@ -26,7 +26,7 @@ def model_path(tmp_path_factory):
 
 @pytest.mark.slow
 def test_writes_chips_and_resumes(model_path, tmp_path, capsys):
-    common = [f"--model={model_path}", DATA, "--fault_rate=0.2", "--images=50"]
+    common = [f"--model={model_path}", *DATA, "--fault_rate=0.2", "--images=50"]
     # An untrained network's classes are near ties: float32 is what can be compared.
     common += ["--quantization=float32", f"--out={tmp_path}/o"]
     run_main("export_tflite", *common, "--chips=2")
@@ -45,7 +45,7 @@ def test_a_saved_chip_goes_into_its_file(model_path, tmp_path, capsys):
     run_main(
         "export_tflite",
         f"--model={model_path}",
-        DATA,
+        *DATA,
         f"--chip={tmp_path}/chip.npz",
         "--quantization=float32",
         "--images=20",
@@ -65,7 +65,7 @@ def test_chips_of_a_fault_model_with_offsets_are_verified_and_not_mixed(
     out = tmp_path / "out"
     common = [
         f"--model={model_path}",
-        DATA,
+        *DATA,
         "--images=20",
         "--quantization=float32",
         f"--out={out}",
@@ -97,7 +97,7 @@ def test_stuck_values_are_reported(model_path, tmp_path, capsys):
     run_main(
         "export_tflite",
         f"--model={model_path}",
-        DATA,
+        *DATA,
         f"--chip={tmp_path}/map.npz",
         "--images=5",
         "--min_agreement=0",
@@ -113,7 +113,7 @@ def test_calibration_on_chips_further_images_micro_and_a_cross_check(model_path,
     run_main(
         "export_tflite",
         f"--model={model_path}",
-        DATA,
+        *DATA,
         "--fault_rate=0.2",
         "--chips=2",
         "--calibration_chips=2",
@@ -134,7 +134,8 @@ def test_calibration_on_chips_further_images_micro_and_a_cross_check(model_path,
         json.loads((tmp_path / "out" / f"{name}.tflite.json").read_text())
         for name in ("base", "chip_0_00000", "chip_0_00001")
     )
-    assert [chip["seed"] for chip in first["calibration"]["chips"]] == [1, 1]
+    assert {chip["stream"] for chip in first["calibration"]["chips"]} == {"calibration"}
+    assert [chip["index"] for chip in first["calibration"]["chips"]] == [0, 1]
     assert first["ranges"] == base["ranges"]
     assert 0 < first["ranges"]["smallest"] <= first["ranges"]["mean"]
     assert first["data"] == "digits"
@@ -150,16 +151,16 @@ def test_bad_input_is_a_clear_error(model_path, tmp_path):
     model = f"--model={model_path}"
     for arguments, message in (
         ((model, "--fault_rate=1.5"), r"must be in \[0, 1\)"),
-        ((model, "--chips=2"), "need --fault_rate or --fault_model"),
+        ((model, "--chips=2"), "--chips needs --fault_rate or --fault_model"),
         ((model, "--fault_model=row_faults"), "row_faults needs rate"),
         ((model,), "--data is missing"),
         ((model, "--fault_model=row_faults:rate=0.1", "--chip=x.npz"), "--chip excludes"),
         ((model, "--fault_rate=0.1", "--chip=x.npz"), "--chip excludes"),
         ((model, "--chip=x.npz"), "x.npz"),
         (("--model=nowhere.keras",), "no such file"),
-        ((model, "--calibration_chips=2"), "needs --fault_rate"),
-        ((model, "--cross_check=2"), "needs chips"),
-        ((model, DATA, "--also_on=nowhere"), "nowhere"),
+        ((model, *DATA, "--calibration_chips=2"), "needs --fault_rate"),
+        ((model, *DATA, "--cross_check=2"), "needs chips"),
+        ((model, *DATA, "--also_on=nowhere"), "nowhere"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             run_main("export_tflite", *arguments, out)
@@ -170,4 +171,4 @@ def test_bad_input_is_a_clear_error(model_path, tmp_path):
     assert not (tmp_path / "out").exists()
     np.savez(tmp_path / "map.npz", elsewhere=np.ones(3))
     with pytest.raises(ValueError, match="no such layer"):
-        run_main("export_tflite", model, DATA, f"--chip={tmp_path / 'map.npz'}", out)
+        run_main("export_tflite", model, *DATA, f"--chip={tmp_path / 'map.npz'}", out)

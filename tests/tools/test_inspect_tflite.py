@@ -19,7 +19,7 @@ def exported(tmp_path_factory):
         thresholds=Thresholds(agreement=0.5),
         command="the command",
         commit="c0ffee",
-        tflite=export_models.patchable("int8").tflite,
+        patchable=export_models.patchable("int8"),
     )
     exporter.write(folder / "base.tflite")
     exporter.write(folder / "chip.tflite", export_models.chip(1))
@@ -41,7 +41,7 @@ def test_prints_layers_and_origin(exported, capsys):
         "12x3x3x2",
         "model every_kernel",
         "int8, patched by keras_rram",
-        '"rate": 0.3',
+        "stuck_at_zero:rate=0.3",
         '"seed": 3, "index": 1',
         "verified on 64 images",
         "made by: the command (commit c0ffee)",

@@ -83,10 +83,39 @@ def test_the_record_beside_the_model_says_what_it_was_trained_on(trained):
     digits = data.load("digits")
     assert config["data"]["source"] == "digits"
     assert config["data"]["fingerprint"] == digits.fingerprint
+    assert config["data"]["normalization"] == digits.normalization.describe()
     assert (config["train_images"], config["validation_images"]) == (200, 100)
     training = load_tool("evaluate").inputs.Training.beside(trained[0] / "model.keras")
     assert (training.data, training.fingerprint) == ("digits", digits.fingerprint)
+    assert training.normalization == {"name": "mnist", "mean": [0.1307], "std": [0.3081],
+                                      "scale": 255.0}  # fmt: skip
     assert (training.seed, training.drop_rate, training.scope) == (3, 0.2, ("blocks",))
+
+
+@pytest.mark.slow
+def test_own_images_are_standardized_as_recorded_and_series_are_refused(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 12, 12), np.uint8)
+    arrays = {"y_train": np.arange(40) % 4, "y_test": np.arange(20) % 4}
+    np.savez(tmp_path / "own.npz", x_train=images[:40], x_test=images[40:], **arrays)
+    series = {"x_train": images[:40, 0] / 255, "x_test": images[40:, 0] / 255}
+    np.savez(tmp_path / "series.npz", **series, **arrays)
+    quick = ["--epochs=1", "--batch_size=16", "--bottlenecks=1", f"--out={tmp_path}/run"]
+    fine, refused = run_in_turn(
+        ["train", *quick, f"--data={tmp_path}/own.npz"],
+        ["train", *quick, f"--data={tmp_path}/series.npz"],
+    )
+    assert not fine and "expected images (n, height, width, channels) and classes" in refused
+    out = capsys.readouterr().out
+    assert "Data: own, 4 validation samples of shape (12, 12, 1), float32 from -" in out
+    assert "(normalization: standard)" in out
+    held = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["normalization"]
+    assert held["mean"] == [pytest.approx((images[:40] / 255).mean())] and held["scale"] == 255
+    # Another tool feeds what the training was fed with.
+    evaluated = ["evaluate", f"--model={tmp_path}/run/model.keras", "--chips=2"]
+    assert run_in_turn([*evaluated, f"--out={tmp_path}/chips"]) == [""]
+    line = capsys.readouterr().out
+    assert "Data: own, 20 test samples" in line and "(normalization: standard)" in line
 
 
 @pytest.mark.slow
@@ -139,7 +168,7 @@ def test_noise_in_each_step_and_fresh_chips_take_part(tmp_path):
         (["--scope=nothing"], "scope"),
         (["--recipe=nothing"], "--recipe must be one of"),
         (["--bottlenecks=9"], "bottlenecks"),
-        (["--model=resnet20", "--replaced=x"], "--replaced must be numbers"),
+        (["--model=resnet20", "--replaced=x"], "--replaced must be integers in [1, 18]"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
@@ -157,3 +186,19 @@ def test_the_process_ends_with_one_line(tmp_path):
     assert "is a file" in output
     run_tool("train", "--model=nothing", code=1)
     assert "unexpected arguments" in run_tool("train", "stray", code=1)
+
+
+@pytest.mark.slow
+def test_what_makes_a_model_robust_is_a_flag(tmp_path):
+    quick = ["--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1"]
+    robust = ["--normalization=batch", "--centered_inputs", "--statistics_epochs=1", "--epochs=2"]
+    robust += ["--gradient_clip=1", "--drop_rates=uniform", "--drop_ramp_epochs=1"]
+    faults = ["--fresh_chips=column_faults:rate=0.1", "--recipe=mnist"]
+    run_tool("train", *quick, *robust, *faults, f"--out={tmp_path}/run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["normalization"] == "batch" and config["centered_inputs"] is True
+    assert config["fresh_chips"] == "column_faults:rate=0.1"
+    recipe = {key: config["recipe"][key] for key in ("drop_rates", "statistics_epochs")}
+    assert recipe == {"drop_rates": "uniform", "statistics_epochs": 1}
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert np.any(model.get_layer("block1_depthwise_center").moving_mean)

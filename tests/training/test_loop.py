@@ -19,8 +19,9 @@ from keras_rram.data.sources import from_arrays
 from keras_rram.faults import StuckAtZero
 from keras_rram.layers import DropConnectConv2D, DropConnectDense, DropConnectDepthwiseConv2D
 from keras_rram.training.loop import train
-from keras_rram.training.on_chips import ChipValidation, DropRateSchedule
+from keras_rram.training.on_chips import ChipValidation
 from keras_rram.training.recipes import Recipe
+from keras_rram.training.schedule import DropRateSchedule
 from tests.run_tools import ROOT
 
 RECIPE = Recipe(

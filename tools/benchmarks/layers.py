@@ -1,5 +1,6 @@
-"""What Drop-Connect adds to a training step of the same network of plain layers."""
+"""What Drop-Connect, and what makes it robust, add to a training step."""
 
+import contextlib
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,11 @@ from .timing import in_turn, ratio
 
 
 def run(quick: bool) -> Iterator[tuple[str, float]]:
-    """Yields the ratio of training steps, every kernel dropped against plain layers."""
+    """Yields ratios of training steps.
+
+    Every kernel dropped against plain layers; then normalizations of each image, centred inputs and
+    fixed statistics against the fused batch normalization of the same dropped network.
+    """
     from keras_rram.models import mini_mobilenet, resnet20
 
     networks: tuple[tuple[str, Any, dict[str, Any], int], ...] = (
@@ -26,6 +31,28 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
         yield f"dropconnect_step_ratio_{name}", ratio(*seconds)
         images = batch * (1 if quick else 4)
         yield f"dropconnect_images_per_second_{name}", images / statistics.median(seconds[0])
+    for name, build, options, batch in networks:
+        yield from _robust_parts(name, build, {**options, "scope": "all"}, batch, quick)
+
+
+def _robust_parts(
+    name: str, build: Any, options: dict[str, Any], batch: int, quick: bool
+) -> Iterator[tuple[str, float]]:
+    from keras_rram.layers import fix_statistics
+
+    steps = 1 if quick else 2
+    base = trainer(build(drop_connect=0.2, **options), batch, steps)
+    for part, others in (
+        ("instance", {"normalization": "instance"}),
+        ("group", {"normalization": "group"}),
+        ("centered", {"centered_inputs": True}),
+        ("fixed", {}),
+    ):
+        model = build(drop_connect=0.2, **options, **others)
+        train = trainer(model, batch, steps)
+        with fix_statistics(model) if part == "fixed" else contextlib.nullcontext():
+            seconds = in_turn([train, base], rounds=2 if quick else 7)
+        yield f"{part}_step_ratio_{name}", ratio(*seconds)
 
 
 def trainer(model: Any, batch: int, steps: int) -> Callable[[], object]:

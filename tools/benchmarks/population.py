@@ -22,7 +22,6 @@ import dataclasses
 import math
 import multiprocessing
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -191,6 +190,8 @@ def _memory(
 
 def _peak_memory(path: str, data: tuple[np.ndarray, np.ndarray], chips: int) -> float:
     """Returns the most memory that a process of its own needs for a population, in MiB."""
+    import resource  # not on Windows
+
     import keras
 
     from keras_rram import StuckAtZero

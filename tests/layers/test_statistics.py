@@ -1,0 +1,144 @@
+"""Tests of `keras_rram.layers.statistics`: what is gathered, and what is held still."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rram import StuckAtZero, models, population
+from keras_rram.layers import (
+    CenteredInput,
+    DropConnectDense,
+    fix_statistics,
+    gather_statistics,
+    statistics_layers,
+)
+from tests.helpers import to_numpy
+
+INPUTS, UNITS, RATE = 20, 6, 0.3
+
+
+def network(centered=False, kind=keras.layers.BatchNormalization):
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((INPUTS,))
+    if centered:
+        x = CenteredInput(name="center")(x)
+    x = DropConnectDense(UNITS, use_bias=False, drop_connect=RATE, name="dense")(x)
+    return keras.Model(inputs, kind(name="normalization", momentum=0.5)(x))
+
+
+def features(count=512, seed=0):
+    return np.random.default_rng(seed).gamma(2.0, 1.0, (count, INPUTS)).astype("float32")
+
+
+def held(model, name="normalization"):
+    return [to_numpy(weight) for weight in model.get_layer(name).non_trainable_weights]
+
+
+def test_pools_what_chips_do_to_mean_and_variance():
+    model, inputs = network(), features(60)
+    chips = population(StuckAtZero(RATE), 5, seed=3)
+    kernel = to_numpy(model.get_layer("dense").kernel)
+    gather_statistics(model, inputs, masks=chips, batch_size=60, passes=1)
+    outputs = np.stack(
+        [inputs @ (kernel * chip.faults(model)["dense/kernel"].mask) for chip in chips]
+    )
+    mean, variance = held(model)
+    np.testing.assert_allclose(mean, outputs.mean((0, 1)), rtol=1e-4, atol=1e-5)
+    # The variance within each chip and that between them, which is that of all values together.
+    np.testing.assert_allclose(variance, outputs.var((0, 1)), rtol=1e-4)
+    assert (to_numpy(model.get_layer("dense").fault_masks["kernel"]) == 1).all()
+
+
+def test_masks_are_fresh_and_add_the_variance_of_the_mean():
+    model, inputs = network(), features()
+    kernel = to_numpy(model.get_layer("dense").kernel).astype(np.float64)
+    gather_statistics(model, inputs, masks=600, batch_size=512, passes=1)
+    mu, covariance = inputs.mean(0), np.cov(inputs.T, bias=True)
+    keep = 1 - RATE
+    mean = keep * mu @ kernel
+    within = keep**2 * np.einsum("io,ij,jo->o", kernel, covariance, kernel)
+    within += keep * RATE * (kernel**2 * inputs.var(0)[:, None]).sum(0)
+    between = keep * RATE * (kernel**2 * (mu**2)[:, None]).sum(0)
+    found_mean, found_variance = held(model)
+    np.testing.assert_allclose(found_mean, mean, atol=5 * np.sqrt(between.max() / 600))
+    np.testing.assert_allclose(found_variance, within + between, rtol=0.2)
+    assert (between > within / 2).all()  # and no batch ever sees that part
+
+
+def test_later_passes_normalize_by_what_was_found_before():
+    inputs = keras.Input((INPUTS,))
+    x = DropConnectDense(UNITS, use_bias=False, drop_connect=RATE, name="dense")(inputs)
+    x = keras.layers.BatchNormalization(name="first", center=False, scale=False)(x)
+    model = keras.Model(inputs, keras.layers.BatchNormalization(name="second")(x))
+    chips, values = population(StuckAtZero(RATE), 6), features(100)
+    gather_statistics(model, values, chips, batch_size=100, passes=1)
+    assert abs(held(model, "second")[1] - 1).max() < 0.05  # each batch was normalized by itself
+    gather_statistics(model, values, chips, batch_size=100, passes=2)
+    kernel = to_numpy(model.get_layer("dense").kernel)
+    outputs = np.stack([values @ (kernel * c.faults(model)["dense/kernel"].mask) for c in chips])
+    scaled = (outputs - outputs.mean((0, 1))) / np.sqrt(outputs.var((0, 1)) + 1e-3)
+    np.testing.assert_allclose(held(model, "second")[0], scaled.mean((0, 1)), atol=1e-4)
+    np.testing.assert_allclose(held(model, "second")[1], scaled.var((0, 1)), rtol=1e-3)
+
+
+def test_centred_inputs_get_the_mean():
+    model, inputs = network(centered=True), features(40)
+    gather_statistics(model, inputs, masks=3, batch_size=40)
+    np.testing.assert_allclose(held(model, "center")[0], inputs.mean(0), rtol=1e-5)
+
+
+def test_fixed_statistics_stay_and_training_sees_them():
+    model, inputs = network(centered=True), features(64)
+    model.get_layer("dense").drop_rate.assign(0.0)
+    gather_statistics(model, inputs, masks=2, batch_size=64)
+    before = held(model) + held(model, "center")
+    with fix_statistics(model):
+        np.testing.assert_allclose(
+            to_numpy(model(inputs + 1, training=True)), to_numpy(model(inputs + 1)), atol=1e-5
+        )
+        model.compile("sgd", "mse")
+        gamma = to_numpy(model.get_layer("normalization").gamma)
+        model.fit(inputs, np.zeros((64, UNITS)), epochs=2, verbose=0)
+    assert (to_numpy(model.get_layer("normalization").gamma) != gamma).all()
+    for old, new in zip(before, held(model) + held(model, "center"), strict=True):
+        np.testing.assert_array_equal(new, old)
+    model(inputs, training=True)
+    assert (held(model)[0] != before[0]).all()
+
+
+def test_the_networks_of_this_package_have_their_statistics_gathered():
+    model = models.mini_mobilenet(
+        1, drop_connect=0.3, centered_inputs=True, input_shape=(12, 12, 1), expansion=2
+    )
+    images = np.random.default_rng(0).normal(size=(16, 12, 12, 1)).astype("float32")
+    gather_statistics(model, images, masks=2, batch_size=16)
+    assert len(statistics_layers(model)) == 5 + 3
+    for layer in statistics_layers(model).values():
+        assert to_numpy(layer.moving_mean).any(), layer.name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"masks": 0}, "`masks` must be an integer >= 1. Received: masks=0"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
+        ({"passes": True}, "`passes` must be an integer >= 1"),
+        ({"images": np.zeros((3, 4), "float32")}, "`images` must be a non-empty array of numbers"),
+        ({"images": np.zeros((3, INPUTS), bool)}, "`images` must be .*Received: .*bool"),
+        ({"images": np.full((3, INPUTS), np.nan, "float32")}, "statistics that are not finite"),
+    ],
+)
+def test_says_what_does_not_fit(options, message):
+    with pytest.raises(ValueError, match=message):
+        gather_statistics(network(), **{"images": features(4), **options})
+
+
+def test_models_without_statistics_or_masks_are_refused():
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    images = np.zeros((2, 3), "float32")
+    for function in (lambda: gather_statistics(plain, images), lambda: fix_statistics(plain)):
+        with pytest.raises(ValueError, match="has no statistics"):
+            function()
+    normalized = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
+    with pytest.raises(ValueError, match="no Drop-Connect layer: there are no masks to draw"):
+        gather_statistics(normalized, images)

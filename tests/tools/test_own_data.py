@@ -1,0 +1,153 @@
+"""A plain Keras model that is not ours, on data that are not ours, through every tool."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rram import StuckAtZero, data, to_drop_connect
+from keras_rram.evaluation import evaluate_population
+from tests.run_tools import run_in_turn, run_main
+
+COUNT = 200
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A model that scales pixels itself, its data as bytes, and what `model.evaluate` says."""
+    folder = tmp_path_factory.mktemp("foreign")
+    digits = data.load("digits", normalize="none")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(8, 3, strides=3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.003), loss, metrics=["accuracy"])
+    model.fit(digits.train_images, digits.train_labels, 32, epochs=2, verbose=0)
+    model.save(folder / "model.keras")
+    np.savez(
+        folder / "mine.npz",
+        x_train=digits.train_images,
+        y_train=digits.train_labels,
+        x_test=digits.test_images,
+        y_test=digits.test_labels,
+    )
+    images, labels = digits.arrays("test", COUNT)
+    assert images.dtype == np.uint8
+    _, healthy = model.evaluate(images, labels, verbose=0)
+    assert healthy > 0.8
+    return folder, round(healthy * COUNT) / COUNT
+
+
+@pytest.mark.slow
+def test_healthy_accuracy_in_every_tool_is_that_of_keras(foreign, tmp_path, capsys):
+    folder, healthy = foreign
+    common = [f"--model={folder}/model.keras", "--convert", f"--data={folder}/mine.npz"]
+    common.append(f"--images={COUNT}")
+    few = ["--chips=2", "--fault_rate=0.1"]
+    errors = run_in_turn(
+        ["evaluate", *common, "--chips=2", f"--out={tmp_path}/evaluate"],
+        ["evaluate", *common, "--chips=2", "--engine=keras", f"--out={tmp_path}/keras"],
+        ["levels", *common, *few, "--bits=8", "--methods=uniform", "--quantizations=float32",
+         f"--out={tmp_path}/levels"],
+        ["compare_faults", *common, "--chips=2", "--fault_rates=0.1",
+         "--fault_model=row_faults", f"--out={tmp_path}/faults"],
+        ["export_tflite", *common, *few, "--quantization=float32", f"--out={tmp_path}/export"],
+    )  # fmt: skip
+    assert not any(errors), errors
+    printed = capsys.readouterr()
+    line = f"Data: mine, {COUNT} test samples of shape (28, 28, 1), float32 from 0 to 255, mean 3"
+    assert printed.out.count(line) == 5 and "(normalization: none)." in printed.out
+    assert "WARNING" not in printed.err
+
+    def read(name):
+        return json.loads((tmp_path / name).read_text())
+
+    found = [
+        read("evaluate/results.json")["summary"][0]["fault_free"],
+        read("keras/results.json")["summary"][0]["fault_free"],
+        read("levels/levels.json")["rows"][0]["fault_free"],
+        read("faults/fault_models.json")["rows"][0]["fault_free"],
+        read("export/base.tflite.json")["verification"]["keras_accuracy"],
+        read("export/base.tflite.json")["verification"]["accuracy"],
+    ]
+    assert found == [healthy] * len(found)
+
+
+@pytest.mark.slow
+def test_the_wrong_preprocessing_is_a_loud_warning_that_names_it(foreign, tmp_path, capsys):
+    folder, _ = foreign
+    common = ["evaluate", f"--model={folder}/model.keras", "--convert", "--chips=2"]
+    common += [f"--data={folder}/mine.npz", f"--images={COUNT}"]
+    run_main(*common, "--normalize=standard", f"--out={tmp_path}/wrong")
+    printed = capsys.readouterr()
+    assert "(normalization: standard)" in printed.out
+    shares = r"right on ([\d.]+)% of 200 samples, where always the same class is on ([\d.]+)%"
+    right, guess = map(float, re.search(f"WARNING: .* {shares}", printed.err).groups())
+    assert right < guess + 9 and guess < 15
+    warning = printed.err[printed.err.index("WARNING") :]
+    assert "Is the preprocessing that of the training?" in warning and "--normalize" in warning
+    held = json.loads((tmp_path / "wrong" / "results.json").read_text())["summary"][0]
+    assert held["fault_free"] == pytest.approx(right / 100)
+
+
+@pytest.mark.slow
+def test_tokens_go_in_as_integers(tmp_path, capsys):
+    """Sentences whose class is the token they have most: no image anywhere."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 3
+    tokens = np.where(rng.random((400, 12)) < 0.5, labels[:, None], rng.integers(3, 20, (400, 12)))
+    inputs = keras.Input((12,), dtype="int32")
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 8)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(pooled))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
+    model.fit(tokens[:300], labels[:300], 30, epochs=5, verbose=0)
+    _, healthy = model.evaluate(tokens[300:], labels[300:], verbose=0)
+    model.save(tmp_path / "model.keras")
+    arrays = {"x_train": tokens[:300], "y_train": labels[:300], "x_test": tokens[300:]}
+    np.savez(tmp_path / "words.npz", **arrays, y_test=labels[300:])
+    run_main(
+        "evaluate",
+        f"--model={tmp_path}/model.keras",
+        "--convert",
+        f"--data={tmp_path}/words.npz",
+        "--chips=3",
+        f"--out={tmp_path}/run",
+    )
+    assert "Data: words, 100 test samples of shape (12,), int32 from 0" in capsys.readouterr().out
+    held = json.loads((tmp_path / "run" / "results.json").read_text())["summary"][0]
+    assert held["fault_free"] == pytest.approx(healthy) and healthy > 0.9
+
+
+def test_tf_data_and_pydataset_are_the_arrays(foreign):
+    import tensorflow as tf
+
+    folder, healthy = foreign
+    model = to_drop_connect(keras.models.load_model(folder / "model.keras"), 0.0)
+    images, labels = data.load(f"{folder}/mine.npz").arrays("test", COUNT)
+    pairs = tf.data.Dataset.from_tensor_slices((images, labels))
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return COUNT // 50
+
+        def __getitem__(self, index):
+            chosen = slice(50 * index, 50 * index + 50)
+            return images[chosen], labels[chosen]
+
+    results = [
+        evaluate_population(model, StuckAtZero(0.1), given, chips=2, progress=False)
+        for given in ((images, labels), pairs, pairs.batch(32), Batches())
+    ]
+    assert all(result.fault_free == healthy for result in results)
+    assert len({result.data for result in results}) == 1
+    assert all((one.accuracies == results[0].accuracies).all() for one in results)
