@@ -16,6 +16,7 @@ from keras_rram.chips import chip as chips
 from keras_rram.evaluation.population import evaluate_population, evaluate_rates
 from keras_rram.evaluation.run_folder import load_run, merge_runs
 from keras_rram.evaluation.statistics.folds import fold_of, stratified_folds
+from keras_rram.evaluation.statistics.intervals import wilson_interval
 from keras_rram.evaluation.statistics.stopping import StopRule
 from tests.classifiers import classifier, digits, right_answers, training_digits
 from tests.run_tools import ROOT
@@ -265,8 +266,50 @@ def test_a_stop_rule_that_cannot_be_met_spends_what_it_may(model, loop, tmp_path
     assert len(result.chips) == 40
     check_folds(result, model, loop)
     # Chips that had answered a part of the images before were shown the others only.
-    lines = [json.loads(line) for line in (tmp_path / "run" / "chips.jsonl").open()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "chips.jsonl").read_text().splitlines()
+    ]
     assert len(lines) > 40 and max(line["folds"] for line in lines) > result.folds
+
+
+@pytest.mark.parametrize("images", ["test_set", "new"])
+def test_without_faults_one_chip_is_all_that_a_stop_rule_needs(model, loop, tmp_path, images):
+    options = {"stop": StopRule(0.001, images=images, **RULE), "out": tmp_path / "run"}
+    result = evaluate(model, 40, rate=0.0, **options)
+    right = right_answers(model, None, *digits())
+    assert len(result.chips) == 1 and result.chips[0].total == 300
+    np.testing.assert_array_equal(result.chips[0].answers, right)
+    interval = result.mean_interval()
+    assert interval.estimate == right.mean() == result.fault_free
+    if images == "test_set":
+        assert interval.low == interval.high == right.mean()
+    else:
+        wilson = wilson_interval(int(right.sum()), 300, question="this chip, new images")
+        assert interval == wilson
+    assert "no chip has a fault" in result.reason and len(str(result).splitlines()) == 5
+    assert result.summary()["half_width"] == interval.half_width
+    assert evaluate(model, 40, rate=0.0, resume=True, **options) == result
+    # A rate of 0 is not enough: cells that vary make other chips.
+    varied = evaluate_population(
+        model, "lognormal_variation:sigma=0.3", digits(), 12, progress=False, stop=rule(0.2)
+    )
+    assert len(varied.chips) > 1
+
+
+def test_a_rate_and_a_text_are_fault_models(model):
+    options = {"engine": "keras", "progress": False, "seed": 5}
+    wanted = evaluate(model, 3)
+    assert evaluate_population(model, 0.2, digits(), 3, **options) == wanted
+    text = "stuck_at_zero:rate=0.2"
+    assert evaluate_population(model, text, digits(), 3, **options) == wanted
+    curve = evaluate_rates(model, "stuck_at_zero", [0.1, 0.2], digits(), 3, **options)
+    assert curve.results[1] == wanted
+    table = curve.to_frame()
+    assert table["rate"].tolist() == [0.1, 0.2] and table["mean"][1] == wanted.mean
+    assert len(str(curve).splitlines()) == 4 and "correctness" not in repr(curve)
+    for bad in (None, "0.2x", [], [0.1]):
+        with pytest.raises((TypeError, ValueError), match="xpected"):
+            evaluate_population(model, bad, digits(), **options)
 
 
 def test_a_stopped_run_resumes_from_anywhere(model, tmp_path):
@@ -331,7 +374,7 @@ class BadTier:
         ({"stop": 0.01, "count": 3}, "expected max_chips >= 4 with a stop rule"),
         ({"data": None}, "expected `data`"),
         (
-            {"data": (digits()[0][..., 0], digits()[1])},
+            {"data": (digits()[0][:, :-1], digits()[1])},
             "`test images` must be a non-empty",
         ),
         ({"data": (digits()[0], np.eye(10)[digits()[1]])}, "one-hot"),
@@ -411,7 +454,8 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path):
         done = path.read_bytes().count(b"\n")
         assert last < done < 80, "killed too late to mean anything"
         last = done
-    assert start(killed).wait() == 0
-    assert whole.wait() == 0, whole.stderr.read().decode()[-2000:]
+    for process in (start(killed), whole):
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()[-2000:]
     assert content(killed) == content(tmp_path / "whole")
     assert len((killed / "chips.jsonl").read_bytes().splitlines()) == 80

@@ -185,3 +185,12 @@ def test_maps_that_do_not_fit_are_clear_errors(model, dense):
         chip_from_tiles(dense, tiles, placement)
     with pytest.raises(ValueError, match="conductances >= 0"):
         chip_from_tiles(model, [np.full(TILE, -1e-6)] * placement.tiles, placement)
+
+
+def test_a_form_may_say_what_the_ending_says(tmp_path):
+    tiles = random_tiles(2)
+    save_tiles(tmp_path / "a.npz", tiles, form="npz")
+    for before, after in zip(tiles, load_tiles(tmp_path / "a.npz"), strict=True):
+        np.testing.assert_array_equal(before, after)
+    with pytest.raises(ValueError, match="form=None or 'npz'"):
+        save_tiles(tmp_path / "a.npz", tiles, form="csv")

@@ -15,8 +15,13 @@ from keras_rram.hardware.tile_placement import place
 from tests.classifiers import classifier, digits, right_answers
 from tests.run_tools import run_in_turn, run_main
 
+DATA = ("--data=digits", "--normalize=mnist")
 TILE = (64, 64)
 HOPELESS = ("die07", "die13")
+
+
+def table_of(path):
+    return list(csv.DictReader(path.read_text("utf-8").splitlines()))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,7 @@ def test_maps_become_chips_that_keep_their_names(lab, capsys):
     assert "die07: 9" in capsys.readouterr().out
     model = classifier()
     placement = place(model, tile=TILE)
-    rows = list(csv.DictReader((lab / "chips" / "index.csv").open()))
+    rows = table_of(lab / "chips" / "index.csv")
     assert [row["chip"] for row in rows] == [f"die{number:02}" for number in range(20)]
     for row in rows:
         chip = Chip.load(lab / "chips" / f"{row['chip']}.npz", model)
@@ -56,12 +61,12 @@ def test_maps_become_chips_that_keep_their_names(lab, capsys):
 def test_measured_chips_are_a_population(lab, tmp_path, capsys):
     if not (lab / "chips").exists():
         test_maps_become_chips_that_keep_their_names(lab, capsys)
-    run_main("evaluate", f"--model={lab}/model.keras", "--data=digits", "--images=200",
+    run_main("evaluate", f"--model={lab}/model.keras", *DATA, "--images=200",
              f"--chip={lab}/chips/*.npz", "--keep_above=0.6", f"--out={tmp_path}/out")  # fmt: skip
     printed = capsys.readouterr().out
     assert "Yield: 18 of 20 chips have 60.00% or more" in printed
     assert "reject die07: accuracy" in printed and "reject die13: accuracy" in printed
-    rows = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").open()))
+    rows = table_of(tmp_path / "out" / "verdicts.csv")
     assert {row["chip"] for row in rows if row["verdict"] == "reject"} == set(HOPELESS)
     model = classifier()
     images, labels = digits(200)
@@ -69,7 +74,7 @@ def test_measured_chips_are_a_population(lab, tmp_path, capsys):
         chip = Chip.load(lab / "chips" / f"{row['chip']}.npz")
         share = right_answers(model, chip, images, labels).mean()
         assert float(row["accuracy"]) == pytest.approx(share)
-    table = list(csv.DictReader((tmp_path / "out" / "chips.csv").open()))
+    table = table_of(tmp_path / "out" / "chips.csv")
     assert [row["name"] for row in table] == [row["chip"] for row in rows]
 
 
@@ -77,7 +82,7 @@ def test_measured_chips_are_a_population(lab, tmp_path, capsys):
 def test_one_command_exports_18_files_and_rejects_two(lab, tmp_path, capsys):
     if not (lab / "chips").exists():
         test_maps_become_chips_that_keep_their_names(lab, capsys)
-    run_main("export_tflite", f"--model={lab}/model.keras", "--data=digits", "--images=200",
+    run_main("export_tflite", f"--model={lab}/model.keras", *DATA, "--images=200",
              f"--chip={lab}/chips/*.npz", "--keep_above=0.6", "--quantization=float32",
              f"--out={tmp_path}/out")  # fmt: skip
     printed = capsys.readouterr().out
@@ -87,7 +92,7 @@ def test_one_command_exports_18_files_and_rejects_two(lab, tmp_path, capsys):
     assert printed.count("reject die") == 2
     sidecar = json.loads((tmp_path / "out" / "die03.tflite.json").read_text())
     assert sidecar["chip"]["name"] == "die03"
-    rows = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").open()))
+    rows = table_of(tmp_path / "out" / "verdicts.csv")
     rejected = {row["chip"]: row["reason"] for row in rows if row["verdict"] == "reject"}
     assert set(rejected) == set(HOPELESS)
     assert all("is below 60.00%" in reason for reason in rejected.values())
@@ -128,7 +133,7 @@ def test_a_programming_map_holds_the_weights(lab, tmp_path):
     run_main("program_chips", f"--model={lab}/model.keras", "--program", "--tile=64x64",
              "--share", "--mapping=differential_pair(g_min=2e-6,g_max=8e-5)",
              f"--out={tmp_path}/p")  # fmt: skip
-    rows = list(csv.DictReader((tmp_path / "p" / "program.csv").open()))
+    rows = table_of(tmp_path / "p" / "program.csv")
     model, mapping = classifier(), DifferentialPair(g_min=2e-6, g_max=8e-5)
     placement = place(model, mapping, TILE, share=True)
     wanted = programming_map(model, placement, mapping)
