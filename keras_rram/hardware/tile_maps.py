@@ -95,7 +95,7 @@ def save_tiles(
         return
     if form not in ("csv", "png") or path.suffix:
         raise ValueError(
-            "Expected an `.npz` file (form=None or 'npz'), or a folder and form='csv' or 'png'. "
+            "Expected an `.npz` file, or a folder and form='csv' or 'png'. "
             f"Received: path='{path}', form={form!r}"
         )
     if form == "png" and any(tile.dtype.kind == "f" for tile in tiles):
