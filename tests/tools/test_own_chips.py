@@ -44,7 +44,7 @@ def test_maps_become_chips_that_keep_their_names(lab, capsys):
     assert "die07: 9" in capsys.readouterr().out
     model = classifier()
     placement = place(model, tile=TILE)
-    rows = list(csv.DictReader((lab / "chips" / "index.csv").open()))
+    rows = list(csv.DictReader((lab / "chips" / "index.csv").read_text().splitlines()))
     assert [row["chip"] for row in rows] == [f"die{number:02}" for number in range(20)]
     for row in rows:
         chip = Chip.load(lab / "chips" / f"{row['chip']}.npz", model)
@@ -61,7 +61,7 @@ def test_measured_chips_are_a_population(lab, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Yield: 18 of 20 chips have 60.00% or more" in printed
     assert "reject die07: accuracy" in printed and "reject die13: accuracy" in printed
-    rows = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").read_text().splitlines()))
     assert {row["chip"] for row in rows if row["verdict"] == "reject"} == set(HOPELESS)
     model = classifier()
     images, labels = digits(200)
@@ -69,7 +69,7 @@ def test_measured_chips_are_a_population(lab, tmp_path, capsys):
         chip = Chip.load(lab / "chips" / f"{row['chip']}.npz")
         share = right_answers(model, chip, images, labels).mean()
         assert float(row["accuracy"]) == pytest.approx(share)
-    table = list(csv.DictReader((tmp_path / "out" / "chips.csv").open()))
+    table = list(csv.DictReader((tmp_path / "out" / "chips.csv").read_text().splitlines()))
     assert [row["name"] for row in table] == [row["chip"] for row in rows]
 
 
@@ -87,7 +87,7 @@ def test_one_command_exports_18_files_and_rejects_two(lab, tmp_path, capsys):
     assert printed.count("reject die") == 2
     sidecar = json.loads((tmp_path / "out" / "die03.tflite.json").read_text())
     assert sidecar["chip"]["name"] == "die03"
-    rows = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").read_text().splitlines()))
     rejected = {row["chip"]: row["reason"] for row in rows if row["verdict"] == "reject"}
     assert set(rejected) == set(HOPELESS)
     assert all("is below 60.00%" in reason for reason in rejected.values())
@@ -128,7 +128,7 @@ def test_a_programming_map_holds_the_weights(lab, tmp_path):
     run_main("program_chips", f"--model={lab}/model.keras", "--program", "--tile=64x64",
              "--share", "--mapping=differential_pair(g_min=2e-6,g_max=8e-5)",
              f"--out={tmp_path}/p")  # fmt: skip
-    rows = list(csv.DictReader((tmp_path / "p" / "program.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "p" / "program.csv").read_text().splitlines()))
     model, mapping = classifier(), DifferentialPair(g_min=2e-6, g_max=8e-5)
     placement = place(model, mapping, TILE, share=True)
     wanted = programming_map(model, placement, mapping)
