@@ -56,7 +56,8 @@ def test_maps_become_chips_that_keep_their_names(lab, capsys):
 def test_measured_chips_are_a_population(lab, tmp_path, capsys):
     if not (lab / "chips").exists():
         test_maps_become_chips_that_keep_their_names(lab, capsys)
-    run_main("evaluate", f"--model={lab}/model.keras", "--data=digits", "--normalize=mnist", "--images=200",
+    run_main("evaluate", f"--model={lab}/model.keras", "--data=digits",
+             "--normalize=mnist", "--images=200",
              f"--chip={lab}/chips/*.npz", "--keep_above=0.6", f"--out={tmp_path}/out")  # fmt: skip
     printed = capsys.readouterr().out
     assert "Yield: 18 of 20 chips have 60.00% or more" in printed
