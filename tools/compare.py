@@ -33,8 +33,10 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if len(FLAGS.runs) != 2:
         raise ValueError(f"--runs must be two folders. Received: {FLAGS.runs}")
-    if FLAGS.labels and len(set(FLAGS.labels)) != 2:
-        raise ValueError(f"--labels must be two different names. Received: {FLAGS.labels}")
+    if len(set(FLAGS.labels or FLAGS.runs)) != 2:
+        raise ValueError(
+            f"--labels must be two different names. Received: {FLAGS.labels or FLAGS.runs}"
+        )
     from keras_rram import plots
     from keras_rram.evaluation import load_run, paired_difference
     from keras_rram.evaluation.comparison import matched

@@ -202,8 +202,7 @@ class Chip:
             "seed": self.seed,
             "index": self.index,
             "stream": self.stream,
-            **({"name": self.name} if self.name else {}),
-        }
+        } | ({"name": self.name} if self.name else {})
         arrays = {_IDENTITY: np.array(json.dumps(identity, sort_keys=True))}
         held = self.faults(model) if model is not None else dict(self.measured or {})
         for name, fault in held.items():

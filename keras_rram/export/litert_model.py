@@ -110,6 +110,8 @@ def encode(images: np.ndarray, details: dict) -> np.ndarray:
     if dtype.kind == "f" or images.dtype == dtype:
         return np.ascontiguousarray(images, dtype)
     scale, zero_point = details["quantization"]
+    if not scale:  # integers that stand for themselves: tokens
+        return np.ascontiguousarray(images.astype(dtype))
     limits = np.iinfo(dtype)
     steps = np.rint(images / np.float32(scale)) + zero_point
     return np.clip(steps, limits.min, limits.max).astype(dtype)

@@ -33,7 +33,7 @@ def test_samples_of_any_type_and_rank_go_in_as_keras_takes_them(model):
     assert check_images(tokens, words).dtype == np.int32
     np.testing.assert_array_equal(check_images(tokens, words), words)
     two = keras.Model([inputs, keras.Input((6,))], keras.layers.Flatten()(inputs))
-    with pytest.raises(ValueError, match="a model of one input.*2"):
+    with pytest.raises(ValueError, match="a model with one input.*2"):
         check_images(two, words)
 
 

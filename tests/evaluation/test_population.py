@@ -374,7 +374,7 @@ class BadTier:
         ({"stop": 0.01, "count": 3}, "expected max_chips >= 4 with a stop rule"),
         ({"data": None}, "expected `data`"),
         (
-            {"data": (digits()[0][:, :-1], digits()[1])},
+            {"data": (digits()[0][:, 1:], digits()[1])},
             "`test images` must be a non-empty",
         ),
         ({"data": (digits()[0], np.eye(10)[digits()[1]])}, "one-hot"),

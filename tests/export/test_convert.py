@@ -80,7 +80,7 @@ def test_two_outputs_are_refused():
         ("int8", np.zeros((0, 12, 12, 2), np.float32), "non-empty"),
         ("int8", np.zeros((2, 12, 2, 12), np.float32), "shape"),
         ("int8", np.zeros((12, 12, 2), np.float32), "shape"),
-        ("int8", np.zeros((2, 12, 12, 2), np.uint8), "preprocessed"),
+        ("int8", np.full((2, 12, 12, 2), "0"), "must be numbers"),
         ("int8", np.full((2, 12, 12, 2), np.nan, np.float32), "NaN"),
     ],
 )

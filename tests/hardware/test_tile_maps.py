@@ -162,7 +162,7 @@ def test_bad_files_are_clear_errors(tmp_path):
         load_tiles(tmp_path / "colours.png")
     with pytest.raises(ValueError, match="not conductances"):
         save_tiles(tmp_path / "folder", [np.full((2, 2), np.nan)], "png")
-    with pytest.raises(ValueError, match="Expected an `.npz` file, or a folder"):
+    with pytest.raises(ValueError, match="Expected an `.npz` file"):
         save_tiles(tmp_path / "folder", [np.zeros((2, 2), int)])
 
 

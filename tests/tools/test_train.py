@@ -83,7 +83,9 @@ def test_the_record_beside_the_model_says_what_it_was_trained_on(trained):
     digits = data.load("digits")
     assert config["data"]["source"] == "digits"
     assert config["data"]["fingerprint"] == digits.fingerprint
-    assert config["data"]["normalization"] == digits.normalization.describe()
+    assert config["data"]["normalization"] == json.loads(
+        json.dumps(digits.normalization.describe())
+    )
     assert (config["train_images"], config["validation_images"]) == (200, 100)
     training = load_tool("evaluate").inputs.Training.beside(trained[0] / "model.keras")
     assert (training.data, training.fingerprint) == ("digits", digits.fingerprint)

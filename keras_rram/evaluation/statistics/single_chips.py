@@ -76,6 +76,8 @@ class SingleChips:
             ValueError: For a confidence out of range.
         """
         check_confidence(confidence)
+        if np.isfinite(self.least) and not 0 <= threshold <= 1:
+            raise ValueError(f"expected a threshold in [0, 1]. Received: {threshold}")
         chips, passed = self.accuracies.size, int(np.sum(self.accuracies >= threshold))
         spent, reach = confidence, 0.0
         if self.image_sd:
