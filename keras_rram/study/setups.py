@@ -26,8 +26,8 @@ EPOCHS = {
 """Epochs by scale and network: the same for all panels of a network, so that they compare."""
 
 SCALES = ("smoke", *EPOCHS, "paper")
-"""`smoke`: seconds, on the offline digits, to see that everything works. `brief`: half an hour a panel
-on two CPU cores, to compare panels. `short`: an hour. `long`: their night. `paper`: the study's
+"""`smoke`: seconds, on the offline digits, to see that everything works. `brief`: half an hour
+a panel on two CPU cores, to compare panels. `short`: an hour. `long`: their night. `paper`: the study's
 epochs, for a GPU."""
 
 _SMOKE_OPTIONS: dict[str, dict[str, Any]] = {
