@@ -27,8 +27,8 @@ EPOCHS = {
 
 SCALES = ("smoke", *EPOCHS, "paper")
 """`smoke`: seconds, on the offline digits, to see that everything works. `brief`: half an hour
-a panel on two CPU cores, to compare panels. `short`: an hour. `long`: their night. `paper`: the study's
-epochs, for a GPU."""
+a panel on two CPU cores, to compare panels. `short`: an hour. `long`: their night. `paper`: the
+study's epochs, for a GPU."""
 
 _SMOKE_OPTIONS: dict[str, dict[str, Any]] = {
     "resnet20": {"width": 4},
