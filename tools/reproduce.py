@@ -15,15 +15,22 @@ that fails does not stop the others. `--seeds=0,1,2` trains each panel with each
 `--protocol=published` trains and evaluates as the study's code did, `--method` in another way than
 the study. `--publish=docs` copies the small results to `docs/reproduction/` and rebuilds
 `docs/reproduction.md`, its appendix and its table; with `--panel=` (none) it does nothing else.
+
+`--benchmark` scores a model of your own on fixed populations, beside other methods; with
+`--publish` it gets its rows in `docs/benchmark.md`:
+
+  python -m tools.reproduce --benchmark=mnist-10,mnist-30 --model=mine.keras --entry="my method" \
+      --data_dir=DIR --out=runs/reproduction --publish=docs
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 from tqdm import tqdm
 
-from . import cli, inputs
+from . import benchmark_entry, cli, inputs
 
 FLAGS = flags.FLAGS
 
@@ -35,6 +42,7 @@ flags.DEFINE_string("method", "study", "How to train: a name in keras_rram.study
 flags.DEFINE_list("seeds", ["0"], "Seeds of weights, images and masks; each is a run.")
 flags.DEFINE_bool("resume", True, "Go on with runs that were stopped, keep those finished.")
 inputs.define_data_dir()
+benchmark_entry.define()
 flags.DEFINE_integer("jobs", 1, "Processes for the populations; -1 for one on each core.")
 flags.DEFINE_string("out", "runs/reproduction", "Folder for the runs.")
 flags.DEFINE_string("publish", None, "Folder of the page and of the small results, say docs.")
@@ -45,6 +53,10 @@ flags.DEFINE_enum("device", None, ["cpu", "gpu"], "Where to compute; default: a 
 def main(argv: Sequence[str]) -> None:
     """Runs the panels and publishes them, as the flags say."""
     del argv
+    if FLAGS.benchmark:
+        print("\n".join(benchmark_entry.run()))
+        _publish()
+        return
     from keras_rram.study import run_panel
 
     runs, failed = _runs(), []
@@ -70,12 +82,21 @@ def main(argv: Sequence[str]) -> None:
         tqdm.write(_line(record))
     if runs:
         print(f"Results: {FLAGS.out}/")
-    if FLAGS.publish:
-        from keras_rram.study import publish
-
-        print(f"Page: {publish(FLAGS.out, FLAGS.publish)}")
+    _publish()
     if failed:
         cli.fail(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+def _publish() -> None:
+    """Rebuilds the page of `--publish`: that of the benchmark, or that of the study."""
+    if not FLAGS.publish:
+        return
+    from keras_rram.study import publish, publish_benchmark
+
+    if FLAGS.benchmark:
+        print(f"Page: {publish_benchmark(os.path.join(FLAGS.out, 'benchmark'), FLAGS.publish)}")
+    else:
+        print(f"Page: {publish(FLAGS.out, FLAGS.publish)}")
 
 
 def _runs() -> list[Any]:

@@ -1,5 +1,7 @@
 """The study, panel by panel: run, judged, and written down beside what it reports."""
 
+from keras_rram.study.benchmark import TASKS, Task, population_sha256, score
+from keras_rram.study.benchmark_page import publish_benchmark
 from keras_rram.study.findings import FINDINGS, Finding
 from keras_rram.study.judgement import Verdict, judge
 from keras_rram.study.methods import METHODS, Method
@@ -10,12 +12,17 @@ __all__ = [
     "FINDINGS",
     "METHODS",
     "POPULATIONS",
+    "TASKS",
     "Finding",
     "Method",
     "Run",
+    "Task",
     "Verdict",
     "fluctuation",
     "judge",
+    "population_sha256",
     "publish",
+    "publish_benchmark",
     "run_panel",
+    "score",
 ]
