@@ -1,5 +1,6 @@
 """What every tool shares: how it starts, what its help says, and how it fails."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -26,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 IS_CLONE = (ROOT / "pyproject.toml").is_file()
 
 _section_of: dict[str, str] = {}
+_writing = contextlib.ExitStack()
 
 
 def section(title: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -70,6 +72,8 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
             if logging.level_debug():
                 raise
             fail(" ".join(str(error).split()))
+        finally:
+            done()
 
     app.run(guarded)
 
@@ -129,21 +133,36 @@ def fail(message: str, code: int = 1) -> None:
 def output_folder(path: str | None, resume: bool = False) -> pathlib.Path:
     """Returns the folder of `--out`, made if need be, once it is sure that it can be written.
 
+    Until `done`, which `run` calls, no other process may write it.
+
     Raises:
-        ValueError: if it is missing, or holds files and `resume` is off.
+        ValueError: if it is missing, holds files and `resume` is off, or has another writer.
         OSError: if it cannot be made or written.
     """
+    from keras_rram.files import one_writer
+
     if not path:
         raise ValueError("--out is missing: name the folder for the results.")
     folder = pathlib.Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out='{folder}' is a file: name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
+    held = (
+        [path for path in folder.iterdir() if path.name != ".writer.lock"]
+        if folder.is_dir()
+        else []
+    )
+    if held and not resume:
         raise ValueError(f"--out='{folder}' is not empty: name another folder, or give --resume.")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(f"--out='{folder}' cannot be written.")
+    _writing.enter_context(one_writer(folder))
     return folder
+
+
+def done() -> None:
+    """Lets other processes write the folder of `--out`."""
+    _writing.close()
 
 
 def tool(module: str) -> str:

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -35,14 +36,14 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.export.c_source import c_array
     from keras_rram.export.flatbuffer import read
     from keras_rram.export.micro import run_micro
-    from keras_rram.export.sidecar import read_sidecar
+    from keras_rram.export.sidecar import check_described
     from keras_rram.files import written_whole
 
     if not FLAGS.tflite:
         raise ValueError("--tflite is missing: name an int8 file.")
     tflite = read(FLAGS.tflite)
     array = c_array(tflite, FLAGS.name)
-    sidecar = read_sidecar(FLAGS.tflite)
+    sidecar = check_described(pathlib.Path(FLAGS.tflite), tflite)
     dataset = inputs.load_data(inputs.Training(data=(sidecar or {}).get("data")))
     images, _ = dataset.arrays("test", inputs.image_count(dataset))
     report = run_micro(tflite, images, FLAGS.arena)

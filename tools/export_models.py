@@ -48,8 +48,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     from keras_rram import Chip, data
     from keras_rram.export import export_tflite
-    from keras_rram.export.sidecar import FORMAT
+    from keras_rram.export.sidecar import MODELS
     from keras_rram.faults import at_rate
+    from keras_rram.files.schemas import MODELS_INDEX
 
     wanted = [_wanted(text) for text in FLAGS.files]
     if not wanted:
@@ -91,7 +92,6 @@ def main(argv: Sequence[str]) -> None:
         found = records[-1]["verification"]
         print(f"{name}: {made.size:,} bytes, accuracy {found['accuracy']:.2%}")
     index = {
-        "format": FORMAT,
         "command": cli.command(is_public=True),
         "commit": cli.commit(),
         "data": dataset.name,
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
         "seed": FLAGS.seed,
         "files": records,
     }
-    report.write_json(folder / "index.json", index, indent=2)
+    MODELS_INDEX.write(folder / MODELS, index)
     report.write(folder / "README.md", _readme(index))
     print(f"Results: {folder}/")
 

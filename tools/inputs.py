@@ -1,6 +1,5 @@
 """The model and the data of a tool: their flags, and what the model's folder says of them."""
 
-import json
 import os
 import pathlib
 import sys
@@ -96,11 +95,17 @@ class Training:
 
     @classmethod
     def beside(cls, model: str | os.PathLike[str]) -> "Training":
-        """Reads the file in the folder of a model; without one, nothing is known."""
+        """Reads the file in the folder of a model; without one, nothing is known.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        from keras_rram.files.schemas import PANEL, TRAINING
+
         for name in ("config.json", "record.json"):
             place = pathlib.Path(model).parent / name
             if place.is_file():
-                held = json.loads(place.read_text(encoding="utf-8"))
+                held = (TRAINING if name == "config.json" else PANEL).read(place)
                 break
         else:
             return cls()

@@ -35,7 +35,6 @@ same flags goes on exactly.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -132,6 +131,7 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram import DropConnect, models, plots
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
+    from keras_rram.files.schemas import TRAINING
     from keras_rram.hardware import summary_table
     from keras_rram.training import ChipValidation, FreshChips, train
 
@@ -195,7 +195,7 @@ def main(argv: Sequence[str]) -> None:
         "seed": FLAGS.seed,
         "backend": keras.backend.backend(),
     }
-    report.write_json(folder / "config.json", config, indent=2)
+    TRAINING.write(folder / "config.json", config)
     callbacks: list[keras.callbacks.Callback] = [
         *filter(None, [fresh_chips]),
         ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed),
@@ -231,7 +231,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _check_same_chips(config: pathlib.Path, fault_model: str) -> None:
     """Raises ValueError if the epochs before a resumption were followed on other chips."""
-    held = json.loads(config.read_text()).get("fault_model") if config.exists() else None
+    from keras_rram.files.schemas import TRAINING
+
+    held = TRAINING.read(config).get("fault_model") if config.exists() else None
     if held not in (None, fault_model):
         raise ValueError(
             f"--resume: the chips of '{config.parent}' are of --fault_model={held}, and one curve "

@@ -32,11 +32,11 @@ from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import crossed_components
 from keras_rram.files import written_whole
+from keras_rram.files.schemas import PANEL
 from keras_rram.repair.batch_norm import BatchNormRecalibration
 from keras_rram.study.answers import write_answers
 from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.panels import Panel
-from keras_rram.study.published import SCHEMA
 from keras_rram.study.setups import Setup, build, fault_model
 from keras_rram.training.on_chips import ChipValidation
 
@@ -165,7 +165,7 @@ def run_panel(
     _write(folder / "chips.csv", _chips_csv(found))
     write_answers(folder, found, dataset.indices("test", run.setup.images))
     plots.training_curves(history, folder / "figure.png")
-    _write(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    PANEL.write(folder / "record.json", record, indent=1)
     return record
 
 
@@ -174,9 +174,9 @@ def _finished(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / "record.json"
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    record = PANEL.read(path)
     same = json.loads(json.dumps({"setup": dataclasses.asdict(run.setup)}))
-    if record.get("schema") != SCHEMA or record["setup"] != same["setup"]:
+    if record["setup"] != same["setup"]:
         raise ValueError(
             f"'{path}' is of another version of this run: expected {same['setup']}. Received: "
             f"{record.get('setup')} (name another folder, or remove this one)"
@@ -267,7 +267,7 @@ def _record(
     panel, how = run.panel, run.setup
     thresholds = (panel.good,)
     return {
-        "schema": SCHEMA,
+        PANEL.key: PANEL.version,
         "name": run.name,
         "panel": panel.name,
         "network": run.network,
