@@ -19,13 +19,15 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from . import cli, inputs
+from . import cli, inputs, number_flags
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("tflite", None, "An int8 file, as tools.export_tflite writes it.")
 flags.DEFINE_string("name", "model", "Name of the C array and of the files.")
-flags.DEFINE_integer("arena", None, "Bytes that the target has for its arena; default: any.")
+number_flags.define_whole(
+    "arena", None, "Bytes that the target has for its arena; default: any.", "[1, 2147483647]"
+)
 inputs.define_data(images=50)
 flags.DEFINE_string("out", None, "Folder for the files.")
 
@@ -33,6 +35,7 @@ flags.DEFINE_string("out", None, "Folder for the files.")
 def main(argv: Sequence[str]) -> None:
     """Checks and writes as the flags say."""
     del argv
+    cli.check_output_folder()
     from keras_rram.export.c_source import c_array
     from keras_rram.export.flatbuffer import read
     from keras_rram.export.micro import run_micro

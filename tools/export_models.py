@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, export_flags, fault_flags, inputs, report
+from . import cli, export_flags, fault_flags, inputs, number_flags, report
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +29,9 @@ inputs.define_data(calibration=300)
 fault_flags.define()
 export_flags.define(micro_images=20)
 flags.DEFINE_string("also_on", "digits", "Offline dataset to run the files on too.")
-flags.DEFINE_integer("seed", 0, "Seed of the population that chip 0 belongs to.", lower_bound=0)
+number_flags.define_whole(
+    "seed", 0, "Seed of the population that chip 0 belongs to.", number_flags.SEEDS
+)
 flags.DEFINE_string("out", None, "Folder for the files.")
 flags.DEFINE_bool("replace", False, "Replace the files of an earlier run.")
 
@@ -46,6 +48,7 @@ class Wanted:
 def main(argv: Sequence[str]) -> None:
     """Exports as the flags say and writes the index."""
     del argv
+    cli.check_output_folder()
     from keras_rram import Chip, data
     from keras_rram.export import export_tflite
     from keras_rram.export.sidecar import MODELS

@@ -23,7 +23,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from . import cli, inputs
+from . import cli, inputs, number_flags
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +35,7 @@ flags.DEFINE_string("method", "study", "How to train: a name in keras_rram.study
 flags.DEFINE_list("seeds", ["0"], "Seeds of weights, images and masks; each is a run.")
 flags.DEFINE_bool("resume", True, "Go on with runs that were stopped, keep those finished.")
 inputs.define_data_dir()
-flags.DEFINE_integer("jobs", 1, "Processes for the populations; -1 for one on each core.")
+number_flags.define_jobs("Processes for the populations; -1 for one on each core.")
 flags.DEFINE_string("out", "runs/reproduction", "Folder for the runs.")
 flags.DEFINE_string("publish", None, "Folder of the page and of the small results, say docs.")
 flags.DEFINE_enum("backend", None, ["tensorflow", "jax", "torch"], "Keras backend.")
@@ -91,7 +91,7 @@ def _runs() -> list[Any]:
         panel = experiments.PANELS[name]
         network = FLAGS.network or default_network(panel, FLAGS.scale)
         how = setup(panel, FLAGS.scale, FLAGS.protocol, network)
-        for seed in cli.numbers("seeds", "[0, inf)", whole=True):
+        for seed in cli.numbers("seeds", number_flags.SEEDS, whole=True):
             runs.append(Run(panel, how, FLAGS.scale, FLAGS.protocol, network, seed, FLAGS.method))
     return runs
 

@@ -74,6 +74,11 @@ class Chip:
                 )
         if self.stream not in STREAMS:
             raise ValueError(f"`stream` must be one of {STREAMS}. Received: {self.stream!r}")
+        if self.fault_model is not None and not isinstance(self.fault_model, FaultModel):
+            raise TypeError(
+                "expected a fault model, such as StuckAtZero(0.2) or faults.parse(text). Received: "
+                f"{self.fault_model!r}"
+            )
         if self.fault_model is None and self.measured is None:
             raise ValueError(
                 "A chip needs a fault model to draw its faults from, or measured faults. "
@@ -327,6 +332,15 @@ def population(
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"`count` must be an integer >= 1. Received: count={count!r}")
     return [Chip(fault_model, seed, index, stream=stream) for index in range(first, first + count)]
+
+
+def check_chip(chip: Any) -> None:
+    """Raises TypeError for what is no chip."""
+    if not isinstance(chip, Chip):
+        raise TypeError(
+            "expected a chip, such as Chip(StuckAtZero(0.2), seed=1) or Chip.load(path). Received: "
+            f"{chip!r}"
+        )
 
 
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:

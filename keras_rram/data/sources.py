@@ -244,6 +244,8 @@ def load(
 
 
 def _load(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Dataset:
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a text, such as 'digits'. Received: name={name!r}")
     if name in ("mnist", "cifar10") or name.startswith("tfds:"):
         directory = None if data_dir is None else os.fspath(data_dir)
         full = name.removeprefix("tfds:")

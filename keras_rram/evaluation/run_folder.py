@@ -339,7 +339,10 @@ def read_run(folder: str | os.PathLike) -> Records:
     """
     if not (pathlib.Path(folder) / _RUN).is_file():
         raise ValueError(f"'{folder}' holds no run: it has no '{_RUN}'.")
-    return Records(folder, resume=True)
+    records = Records(folder, resume=True)
+    if not records.rates:
+        raise ValueError(f"'{folder}' holds a run of no chip yet: resume it (--resume) first.")
+    return records
 
 
 def _lines(

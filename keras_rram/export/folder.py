@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip
+from keras_rram.chips.chip import Chip, check_chip
 from keras_rram.export.errors import ExportError
 from keras_rram.export.exporter import Exporter, Labelled
 from keras_rram.export.flatbuffer import read
@@ -204,6 +204,8 @@ def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
     """Returns the file name of each chip by its identity: seed and index, or a map's SHA-256."""
     if not chips:
         raise ValueError("`chips` must hold at least one chip. Received: none")
+    for chip in chips:
+        check_chip(chip)
     models = {chip.fault_model for chip in chips}
     if len(models) > 1:
         raise ValueError(

@@ -31,7 +31,7 @@ from keras_rram.data.sources import load
 from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import crossed_components
-from keras_rram.files import written_whole
+from keras_rram.files import one_writer, written_whole
 from keras_rram.files.schemas import PANEL
 from keras_rram.repair.batch_norm import BatchNormRecalibration
 from keras_rram.study.answers import write_answers
@@ -131,13 +131,26 @@ def run_panel(
     """
     folder = pathlib.Path(out) / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    if not resume and any(folder.iterdir()):
+    if not resume and {path.name for path in folder.iterdir()} - {".writer.lock"}:
         raise ValueError(
             f"expected no run in '{folder}' with resume=False. Received: one (name another folder, "
             "or remove it)"
         )
-    if (finished := _finished(run, folder)) is not None:
-        return finished
+    with one_writer(folder):
+        if (finished := _finished(run, folder)) is not None:
+            return finished
+        return _run(run, folder, data_dir, download, provenance or {}, verbose, jobs)
+
+
+def _run(
+    run: Run,
+    folder: pathlib.Path,
+    data_dir: str | None,
+    download: bool,
+    provenance: Mapping[str, Any],
+    verbose: str | int,
+    jobs: int,
+) -> dict[str, Any]:
     dataset = load(run.setup.dataset, data_dir, download)
     if run.setup.train_images:
         dataset = dataset.subset(train=run.setup.train_images)
@@ -161,7 +174,7 @@ def run_panel(
         )
         if found[name].interrupted:
             raise KeyboardInterrupt
-    record = _record(run, model, dataset, history, found, provenance or {})
+    record = _record(run, model, dataset, history, found, provenance)
     _write(folder / "chips.csv", _chips_csv(found))
     write_answers(folder, found, dataset.indices("test", run.setup.images))
     plots.training_curves(history, folder / "figure.png")
