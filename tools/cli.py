@@ -74,7 +74,7 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
         except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
             if logging.level_debug():
                 raise
-            fail(_in_a_line(error))
+            fail(in_a_line(error))
         finally:
             done()
 
@@ -145,7 +145,7 @@ def fail(message: str, code: int = 1) -> None:
     raise SystemExit(code)
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
     """Returns the message of an error as one line that can be read."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 100]} ... {words[-90:]}"

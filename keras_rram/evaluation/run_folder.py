@@ -33,7 +33,7 @@ from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.fingerprint import text_at_rate
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.intervals import Interval
-from keras_rram.files import lock
+from keras_rram.files import lock, whole_lines
 from keras_rram.files.schemas import CHIP_LINE, RUN
 
 _RUN, _CHIPS = "run.json", "chips.jsonl"
@@ -81,10 +81,9 @@ class Records:
         path = folder / _CHIPS
         if not path.exists():
             return
-        with path.open("rb") as file:
-            for line, chip in _lines(file, path, self._is_sealed):
-                self._whole += len(line)
-                self._keep(chip)
+        for line, chip in _lines(path, self._is_sealed):
+            self._whole += len(line)
+            self._keep(chip)
         if self._latest and self.header is None:
             raise ValueError(f"'{path}' has no '{_RUN}' beside it that says what was evaluated.")
 
@@ -345,28 +344,15 @@ def read_run(folder: str | os.PathLike) -> Records:
     return records
 
 
-def _lines(
-    file: BinaryIO, path: pathlib.Path, is_sealed: bool
-) -> Iterator[tuple[bytes, ChipResult]]:
+def _lines(path: pathlib.Path, is_sealed: bool) -> Iterator[tuple[bytes, ChipResult]]:
     """Yields the whole lines of a file with their chips; the last may have been cut short."""
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n") and _is_cut_short(line):
-            return
+    for number, line in whole_lines(path.read_bytes()):
         fields = CHIP_LINE.parse(line, path, number, is_sealed=is_sealed)
         try:
             chip = ChipResult.from_dict(fields)
         except (ValueError, TypeError) as error:
             raise ValueError(f"'{path}', line {number}, is damaged: {error}") from None
         yield line, chip
-
-
-def _is_cut_short(line: bytes) -> bool:
-    """Whether a kill may have ended a line early, and not a change to what followed it."""
-    text = line.decode(errors="replace")
-    try:
-        return json.JSONDecoder().raw_decode(text)[1] == len(text)
-    except (ValueError, RecursionError):
-        return True
 
 
 def _short(value: Any) -> str:

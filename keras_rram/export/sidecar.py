@@ -13,7 +13,7 @@ from keras_rram.export.micro import MicroReport
 from keras_rram.export.patchable import StuckValues
 from keras_rram.export.verify import Verification
 from keras_rram.faults import FaultModel
-from keras_rram.files import is_sha256_of
+from keras_rram.files import is_sha256_of, whole_lines
 from keras_rram.files.schemas import INDEX_LINE, MODELS_INDEX, SIDECAR
 
 FORMAT = SIDECAR.version
@@ -142,9 +142,7 @@ def read_index(place: pathlib.Path) -> dict[str, dict[str, Any]]:
     records: dict[str, dict[str, Any]] = {}
     if not place.exists():
         return records
-    for number, line in enumerate(place.read_bytes().splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n"):
-            break
+    for number, line in whole_lines(place.read_bytes()):
         record = INDEX_LINE.parse(line, place, number)
         if records.setdefault(record["file"], record) is not record:
             raise ValueError(f"'{place}', line {number}, names '{record['file']}' a second time.")

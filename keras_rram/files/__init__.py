@@ -7,7 +7,7 @@ sentence: file, line, what is wrong, what to do.
 
 from keras_rram.files.arrays import check_zip, read_npz, read_sealed_npz, write_npz
 from keras_rram.files.digests import array_sha256, content_sha256, is_sha256_of
-from keras_rram.files.records import Kind
+from keras_rram.files.records import Kind, whole_lines
 from keras_rram.files.writing import lock, one_writer, written_whole
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "one_writer",
     "read_npz",
     "read_sealed_npz",
+    "whole_lines",
     "write_npz",
     "written_whole",
 ]
