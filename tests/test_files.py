@@ -40,9 +40,9 @@ def test_the_page_of_formats_is_current():
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path):
     with one_writer(tmp_path):
-        with pytest.raises(ValueError, match="is being written by another process"):
-            with one_writer(tmp_path):
-                pass
+        second = one_writer(tmp_path)
+        with pytest.raises(ValueError, match="is being written by another process"), second:
+            pass
         with one_writer(tmp_path / "file.npz"):
             assert len(list(tmp_path.iterdir())) == 2
     assert not list(tmp_path.iterdir())

@@ -77,7 +77,6 @@ CASES = [
             ("train", "noise", ("nan", "inf", "-0.1", "row_fault", "stuck_at_zero:rate=2")),
             ("train", "fresh_chips", ("row_fault", "row_faults:rate=nan", "row_faults:rate=1")),
             ("train", "recipe", ("other",)),
-            ("program_chips", "mapping", ("other", "differential_pair(g_min=nan)")),
         )
         for bad in bads
     ),
@@ -112,6 +111,8 @@ CASES = [
     ("export_models", ["--files=m.keras:0.1:int4"], "--files must be"),
     ("channel_shifts", [], "--models and --layers"),
     ("program_chips", [], "--maps is missing"),
+    ("program_chips", ["--program", "--mapping=other"], "--mapping"),
+    ("program_chips", ["--program", "--mapping=differential_pair(g_min=nan)"], "--mapping"),
     ("program_chips", ["--program"], "--program needs --mapping"),
     ("benchmark", [], "--suite is missing"),
     ("train", ["--fresh_every=2"], "--fresh_every goes with"),
