@@ -18,13 +18,13 @@ _HEAD = """# Formats of files
 Made by `python -m keras_rram.files.page docs/formats.md` from `keras_rram/files/schemas.py`, where
 each kind of record is declared once.
 
-A record is one JSON object, in a file of its own, on a line of a JSON-lines file, or as the text of
-an array in an `.npz` file. Its last key is `digest`: the SHA-256 (hexadecimal) of the object
+A record is one JSON object, in a file of its own, on a line of a JSON-lines file, or as the text
+of an array in an `.npz` file. Its last key is `digest`: the SHA-256 (hexadecimal) of the object
 without it, as canonical JSON: keys sorted, no blanks, UTF-8, no escapes beyond JSON's own. Where
 arrays lie beside it, each adds, sorted by name, `"\\n" + name + "\\n"` and the SHA-256 of its
 type, shape and bytes (`keras_rram.files.content_sha256`). Reading checks form, version and digest:
-a file that was changed is an error that names file and line. Numbers are finite. Keys that are not listed are
-allowed.
+a file that was changed is an error that names file and line. Numbers are finite. Keys that are not
+listed are allowed.
 
 **Promise.** This version reads each kind in the version it writes, and in the versions named as
 read; those are of before digests, and are read without one. A record of any other version is
@@ -35,11 +35,11 @@ What no digest covers: maps of other origin (`.csv`, `.png`, `.npz` without a re
 of one's own, of which the checksums of ZIP and PNG are checked, and for CSV nothing can be;
 figures, tables and `results.json`, which no tool reads; `.keras` files, of which every member's
 checksum is checked. A `.tflite` file is covered by the `sha256` of its sidecar. That lines at the
-end of a JSON-lines file are gone is not seen: a run that was stopped looks the same, and its number of chips
-is in every table.
+end of a JSON-lines file are gone is not seen: a run that was stopped looks the same, and its
+number of chips is in every table.
 
-`.npz` files are read strictly: every byte belongs to a member, members have no comments, each one's
-checksum is verified, arrays are numbers or texts and as large as they say.
+`.npz` files are read strictly: every byte belongs to a member, members have no comments, each
+one's checksum is verified, arrays are numbers or texts and as large as they say.
 
 While a process writes a folder it holds `.writer.lock` there (`chips.jsonl.lock`,
 `index.jsonl.lock` and `checkpoint.npz.lock` of the library), and a second one is refused; what a

@@ -302,7 +302,7 @@ def _read_csv(path: pathlib.Path) -> list[np.ndarray]:
 def _read_png(path: pathlib.Path) -> list[np.ndarray]:
     try:
         picture = imread(path)
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # of the picture's reader, which has many
         raise ValueError(f"'{path}' is no PNG picture, or damaged: {error}") from None

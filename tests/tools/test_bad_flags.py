@@ -81,8 +81,16 @@ CASES = [
         for bad in bads
     ),
     *(
-        (tool, [f"--fault_model={bad}"], "--fault_model")
-        for tool in ("train", "evaluate", "export_tflite", "levels", "quantize", "channel_shifts")
+        (tool, [f"--fault_model={bad}", *more], "--fault_model")
+        for tool, *more in (
+            ("train",),
+            ("evaluate",),
+            ("export_tflite",),
+            ("levels",),
+            ("quantize",),
+            ("channel_shifts", "--models=m.keras", "--layers=a"),
+            ("export_models", "--files=m.keras:0.1:int8"),
+        )
         for bad in (
             "row_fault",
             "stuck_at_zero:rate=nan",
