@@ -45,7 +45,10 @@ def run_main(name: str, *arguments: object) -> None:
     """Calls `main` of a tool with flags."""
     tool = load_tool(name)
     flags.FLAGS([name, *map(str, arguments)])
-    tool.main([name])
+    try:
+        tool.main([name])
+    finally:
+        sys.modules["tools.cli"].done()
 
 
 def run_in_turn(*runs: tuple) -> list[str]:

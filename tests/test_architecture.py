@@ -16,7 +16,7 @@ ARROWS = {
     "quiet": set(),
     "faults": set(),
     "layers": set(),
-    "data": set(),
+    "data": {"files"},
     "chips": {"faults", "files", "layers"},
     "noise": {"faults", "layers"},
     "hardware": {"chips", "faults", "files", "layers"},

@@ -29,6 +29,7 @@ flags.DEFINE_string("out", None, "Folder for the results.")
 def main(argv: Sequence[str]) -> None:
     """Measures, draws and writes."""
     del argv
+    cli.check_output_folder()
     from keras_rram import population
     from keras_rram.evaluation.channel_shifts import channel_shifts
     from keras_rram.faults import spec

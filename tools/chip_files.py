@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, report
+from . import cli, number_flags, report
 
 flags.disclaim_key_flags()
 
@@ -23,12 +23,11 @@ def define() -> None:
         "Saved chips or measured fault maps, .npz files, in place of sampled ones; * stands for "
         "any name.",
     )
-    flags.DEFINE_float(
+    number_flags.define(
         "keep_above",
         None,
         "With --chip: accuracy in [0, 1] that a chip must have; verdicts.csv says which to keep.",
-        0.0,
-        1.0,
+        "[0, 1]",
     )
 
 

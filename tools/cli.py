@@ -1,5 +1,6 @@
 """What every tool shares: how it starts, what its help says, and how it fails."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -25,7 +26,10 @@ FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IS_CLONE = (ROOT / "pyproject.toml").is_file()
 
+_LONGEST = 600  # characters of a message
+
 _section_of: dict[str, str] = {}
+_writing = contextlib.ExitStack()
 
 
 def section(title: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -45,8 +49,9 @@ def section(title: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def run(main: Callable[[Sequence[str]], object]) -> None:
     """Runs a tool's `main`; bad input ends it with one line on stderr and exit code 1.
 
-    `ValueError`, `TypeError` and `OSError` are the user's to mend and say how. Anything else is a
-    bug and keeps its traceback, as all errors do with `--v=1`.
+    `ValueError`, `TypeError`, `OSError`, a package that is missing and memory that is too small are
+    the user's to mend and say how. Anything else is a bug and keeps its traceback, as all errors do
+    with `--v=1`.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(sys.modules["__main__"]))
@@ -66,12 +71,22 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
             main(arguments)
         except KeyboardInterrupt:
             fail("interrupted; what was finished is kept.", code=130)
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
             if logging.level_debug():
                 raise
-            fail(" ".join(str(error).split()))
+            fail(in_a_line(error))
+        finally:
+            done()
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        return FLAGS(arguments)
+    except flags.Error as error:
+        fail(f"{error} (see `{tool(pathlib.Path(sys.argv[0]).stem)} -h`).")
+        raise
 
 
 def help_text(module: Any) -> str:
@@ -122,28 +137,60 @@ def _import_keras_quietly() -> None:
 
 def fail(message: str, code: int = 1) -> None:
     """Prints `error: message` on stderr and ends the process."""
+    if "tqdm" in sys.modules:  # a bar that is not at its end leaves the cursor in its line
+        bars: Any = sys.modules["tqdm"].tqdm
+        for bar in list(getattr(bars, "_instances", ())):
+            bar.close()
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def in_a_line(error: Exception) -> str:
+    """Returns the message of an error as one line that can be read."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 100]} ... {words[-90:]}"
 
 
 def output_folder(path: str | None, resume: bool = False) -> pathlib.Path:
     """Returns the folder of `--out`, made if need be, once it is sure that it can be written.
 
+    Until `done`, which `run` calls, no other process may write it.
+
     Raises:
-        ValueError: if it is missing, or holds files and `resume` is off.
+        ValueError: if it is missing, holds files and `resume` is off, or has another writer.
         OSError: if it cannot be made or written.
     """
+    from keras_rram.files import one_writer
+
+    folder = _checked(path, resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(f"--out='{folder}' cannot be written.")
+    _writing.enter_context(one_writer(folder))
+    return folder
+
+
+def check_output_folder() -> None:
+    """Raises ValueError for an `--out` that cannot be, before anything; see `output_folder`."""
+    given = FLAGS.flag_values_dict()
+    _checked(given["out"], bool(given.get("resume") or given.get("replace")))
+
+
+def _checked(path: str | None, resume: bool) -> pathlib.Path:
     if not path:
         raise ValueError("--out is missing: name the folder for the results.")
     folder = pathlib.Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out='{folder}' is a file: name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found - {".writer.lock"} and not resume:
         raise ValueError(f"--out='{folder}' is not empty: name another folder, or give --resume.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OSError(f"--out='{folder}' cannot be written.")
     return folder
+
+
+def done() -> None:
+    """Lets other processes write the folder of `--out`."""
+    _writing.close()
 
 
 def tool(module: str) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, report
+from . import cli, fault_flags, inputs, number_flags, report
 
 FLAGS = flags.FLAGS
 
@@ -47,7 +47,7 @@ fault_flags.define_chips(100, least=2)
 flags.DEFINE_list(
     "fault_rates", ["0.01", "0.02", "0.05", "0.1", "0.2", "0.3"], "Fault rates in (0, 1)."
 )
-flags.DEFINE_integer("jobs", 1, "Processes; -1 for one on each core.")
+number_flags.define_jobs("Processes; -1 for one on each core.")
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
@@ -58,6 +58,7 @@ _FIGURES = ("fault_free", "mean", "low", "high", "sd", "q05", "worst")
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say and writes table and figure."""
     del argv
+    cli.check_output_folder()
     import numpy as np
 
     from keras_rram.evaluation import evaluate_rates

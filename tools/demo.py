@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from . import cli
+from . import cli, number_flags
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("out", None, "Folder for the results.")
-flags.DEFINE_integer("epochs", None, "Epochs of training, instead of the recipe's.")
-flags.DEFINE_integer("chips", 50, "Chips of the population.")
+number_flags.define_whole(
+    "epochs", None, "Epochs of training, instead of the recipe's.", "[1, 100000]"
+)
+number_flags.define_whole("chips", 50, "Chips of the population.", "[1, 1000000]")
 
 
 def steps(out: str, epochs: int | None, chips: int) -> tuple[tuple[str, ...], ...]:

@@ -49,7 +49,7 @@ from typing import Any
 
 from absl import flags
 
-from . import chip_files, cli, fault_flags, inputs, repair_flags, report
+from . import chip_files, cli, fault_flags, inputs, number_flags, repair_flags, report
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
@@ -72,15 +72,16 @@ flags.DEFINE_string(
     "Compute every faulty layer on arrays with converters and read noise, KEY=VALUE,KEY=VALUE; "
     "--help_faults has the keys.",
 )
-flags.DEFINE_float(
+number_flags.define(
     "target_half_width",
     None,
     "Stop when the mean's interval is that narrow; --chips is a cap.",
+    "(0, 0.5)",
 )
 repair_flags.define()
 flags.DEFINE_bool("bootstrap", False, "Give the two-way bootstrap interval too, as a check.")
 flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield at.")
-flags.DEFINE_integer("jobs", 1, "Processes; -1 for one on each core.")
+number_flags.define_jobs("Processes; -1 for one on each core.")
 flags.DEFINE_enum("parallel", "processes", ["processes", "dask"], "Where chips are evaluated.")
 flags.DEFINE_string("scheduler", None, "Address of the Dask scheduler, tcp://host:8786.")
 report.define_figures()
@@ -91,6 +92,7 @@ flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say and writes the results."""
     del argv
+    cli.check_output_folder()
     from keras_rram.evaluation import evaluate_population, evaluate_rates
     from keras_rram.faults import spec
     from keras_rram.hardware.arrays import Analog, to_analog

@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, number_flags
 
 flags.disclaim_key_flags()
 
@@ -14,14 +14,14 @@ FLAGS = flags.FLAGS
 @cli.section("verification")
 def define(micro_images: int) -> None:
     """Defines the thresholds and the images of TensorFlow Lite Micro."""
-    flags.DEFINE_float(
-        "min_agreement", 0.98, "Share of images with Keras's class to be reached.", 0.0, 1.0
+    number_flags.define(
+        "min_agreement", 0.98, "Share of images with Keras's class to be reached.", "[0, 1]"
     )
-    flags.DEFINE_float(
-        "max_accuracy_difference", 0.01, "Allowed difference to Keras's accuracy.", 0.0, 1.0
+    number_flags.define(
+        "max_accuracy_difference", 0.01, "Allowed difference to Keras's accuracy.", "[0, 1]"
     )
-    flags.DEFINE_integer(
-        "micro_images", micro_images, "Images to run int8 files on in TFLite Micro.", lower_bound=0
+    number_flags.define_whole(
+        "micro_images", micro_images, "Images to run int8 files on in TFLite Micro.", "[0, 1e9]"
     )
 
 

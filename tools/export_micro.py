@@ -14,17 +14,20 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 
-from . import cli, inputs
+from . import cli, inputs, number_flags
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("tflite", None, "An int8 file, as tools.export_tflite writes it.")
 flags.DEFINE_string("name", "model", "Name of the C array and of the files.")
-flags.DEFINE_integer("arena", None, "Bytes that the target has for its arena; default: any.")
+number_flags.define_whole(
+    "arena", None, "Bytes that the target has for its arena; default: any.", "[1, 2147483647]"
+)
 inputs.define_data(images=50)
 flags.DEFINE_string("out", None, "Folder for the files.")
 
@@ -32,17 +35,18 @@ flags.DEFINE_string("out", None, "Folder for the files.")
 def main(argv: Sequence[str]) -> None:
     """Checks and writes as the flags say."""
     del argv
+    cli.check_output_folder()
     from keras_rram.export.c_source import c_array
     from keras_rram.export.flatbuffer import read
     from keras_rram.export.micro import run_micro
-    from keras_rram.export.sidecar import read_sidecar
+    from keras_rram.export.sidecar import check_described
     from keras_rram.files import written_whole
 
     if not FLAGS.tflite:
         raise ValueError("--tflite is missing: name an int8 file.")
     tflite = read(FLAGS.tflite)
     array = c_array(tflite, FLAGS.name)
-    sidecar = read_sidecar(FLAGS.tflite)
+    sidecar = check_described(pathlib.Path(FLAGS.tflite), tflite)
     dataset = inputs.load_data(inputs.Training(data=(sidecar or {}).get("data")))
     images, _ = dataset.arrays("test", inputs.image_count(dataset))
     report = run_micro(tflite, images, FLAGS.arena)

@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, export_flags, fault_flags, inputs, report
+from . import cli, export_flags, fault_flags, inputs, number_flags, report
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +29,9 @@ inputs.define_data(calibration=300)
 fault_flags.define()
 export_flags.define(micro_images=20)
 flags.DEFINE_string("also_on", "digits", "Offline dataset to run the files on too.")
-flags.DEFINE_integer("seed", 0, "Seed of the population that chip 0 belongs to.", lower_bound=0)
+number_flags.define_whole(
+    "seed", 0, "Seed of the population that chip 0 belongs to.", number_flags.SEEDS
+)
 flags.DEFINE_string("out", None, "Folder for the files.")
 flags.DEFINE_bool("replace", False, "Replace the files of an earlier run.")
 
@@ -46,10 +48,12 @@ class Wanted:
 def main(argv: Sequence[str]) -> None:
     """Exports as the flags say and writes the index."""
     del argv
+    cli.check_output_folder()
     from keras_rram import Chip, data
     from keras_rram.export import export_tflite
-    from keras_rram.export.sidecar import FORMAT
+    from keras_rram.export.sidecar import MODELS
     from keras_rram.faults import at_rate
+    from keras_rram.files.schemas import MODELS_INDEX
 
     wanted = [_wanted(text) for text in FLAGS.files]
     if not wanted:
@@ -91,7 +95,6 @@ def main(argv: Sequence[str]) -> None:
         found = records[-1]["verification"]
         print(f"{name}: {made.size:,} bytes, accuracy {found['accuracy']:.2%}")
     index = {
-        "format": FORMAT,
         "command": cli.command(is_public=True),
         "commit": cli.commit(),
         "data": dataset.name,
@@ -99,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
         "seed": FLAGS.seed,
         "files": records,
     }
-    report.write_json(folder / "index.json", index, indent=2)
+    MODELS_INDEX.write(folder / MODELS, index)
     report.write(folder / "README.md", _readme(index))
     print(f"Results: {folder}/")
 

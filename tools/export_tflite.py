@@ -32,7 +32,7 @@ from typing import Any
 
 from absl import flags
 
-from . import chip_files, cli, export_flags, fault_flags, inputs
+from . import chip_files, cli, export_flags, fault_flags, inputs, number_flags
 
 FLAGS = flags.FLAGS
 
@@ -48,14 +48,14 @@ fault_flags.define(otherwise="no chips")
 fault_flags.define_chips(1)
 export_flags.define(micro_images=0)
 chip_files.define()
-flags.DEFINE_integer(
+number_flags.define_whole(
     "calibration_chips",
     0,
     "Take activation ranges from this many chips, of the seed after --seed; 0: fault-free.",
-    lower_bound=0,
+    "[0, 100000]",
 )
 flags.DEFINE_list("also_on", [], "Further datasets (digits, .npz files) to run each file on.")
-flags.DEFINE_integer("cross_check", 0, "Chips to check a second, slow way.", lower_bound=0)
+number_flags.define_whole("cross_check", 0, "Chips to check a second, slow way.", "[0, 1000000]")
 flags.DEFINE_bool("run_all", True, "Run every file; off: all bytes are checked, the first is run.")
 flags.DEFINE_string("out", None, "Folder for the files.")
 flags.DEFINE_bool("resume", False, "Go on with a run that was stopped.")
@@ -64,6 +64,7 @@ flags.DEFINE_bool("resume", False, "Go on with a run that was stopped.")
 def main(argv: Sequence[str]) -> None:
     """Exports as the flags say."""
     del argv
+    cli.check_output_folder()
     import numpy as np
     import tqdm
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, number_flags
 
 flags.disclaim_key_flags()
 
@@ -33,15 +33,16 @@ def define(otherwise: str | None = None, several: str | None = None) -> None:
     flags.DEFINE_bool("help_faults", False, "Print the fault models with their keys, and end.")
     if otherwise is not None:
         rate = f"Fault rate in [0, 1). Default: that of --fault_model, or else {otherwise}."
-        flags.DEFINE_float("fault_rate", None, rate)
+        number_flags.define("fault_rate", None, rate, "[0, 1)")
 
 
 @cli.section("chips")
 def define_chips(count: int, least: int = 1) -> None:
     """Defines `--chips`, `--first_chip` and `--seed` of a population."""
-    flags.DEFINE_integer("chips", count, "Chips of the population.", lower_bound=least)
-    flags.DEFINE_integer("first_chip", 0, "Index of the first chip.", lower_bound=0)
-    flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
+    most = f"[{least}, {number_flags.MOST_CHIPS}]"
+    number_flags.define_whole("chips", count, "Chips of the population.", most)
+    number_flags.define_whole("first_chip", 0, "Index of the first chip.", "[0, 4000000000]")
+    number_flags.define_whole("seed", 0, "Seed of the population of chips.", number_flags.SEEDS)
 
 
 def print_help() -> None:

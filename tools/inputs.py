@@ -1,15 +1,15 @@
 """The model and the data of a tool: their flags, and what the model's folder says of them."""
 
-import json
 import os
 import pathlib
 import sys
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, number_flags
 
 flags.disclaim_key_flags()
 
@@ -67,10 +67,15 @@ def define_data(images: int | None = None, calibration: int = 0) -> None:
         calibration: how many training images, of tools that need some.
     """
     define_source()
-    flags.DEFINE_integer("images", images, "Test images, a stratified part.", lower_bound=1)
+    number_flags.define_whole(
+        "images", images, "Test images, a stratified part.", number_flags.IMAGES
+    )
     if calibration:
-        flags.DEFINE_integer(
-            "calibration_images", calibration, "Training images for calibration.", lower_bound=1
+        number_flags.define_whole(
+            "calibration_images",
+            calibration,
+            "Training images for calibration.",
+            number_flags.IMAGES,
         )
 
 
@@ -96,11 +101,17 @@ class Training:
 
     @classmethod
     def beside(cls, model: str | os.PathLike[str]) -> "Training":
-        """Reads the file in the folder of a model; without one, nothing is known."""
+        """Reads the file in the folder of a model; without one, nothing is known.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        from keras_rram.files.schemas import PANEL, TRAINING
+
         for name in ("config.json", "record.json"):
             place = pathlib.Path(model).parent / name
             if place.is_file():
-                held = json.loads(place.read_text(encoding="utf-8"))
+                held = (TRAINING if name == "config.json" else PANEL).read(place)
                 break
         else:
             return cls()
@@ -138,12 +149,20 @@ def load_model(path: str | None) -> Any:
         raise ValueError(f"--model='{path}': there is no such file.")
     import keras
 
-    import keras_rram  # noqa: F401  (registers the layers that the file may hold)
+    from keras_rram.files import check_zip
+    from keras_rram.layers import check_weights
 
     try:
-        return keras.models.load_model(path, compile=False)
+        if zipfile.is_zipfile(path):
+            check_zip(path)
+        model = keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(f"--model='{path}' cannot be loaded: {error}") from error
+    try:
+        check_weights(model)
+    except ValueError as error:
+        raise ValueError(f"--model='{path}': {error}") from None
+    return model
 
 
 def faulty_model(path: str | None) -> Any:

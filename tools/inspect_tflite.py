@@ -9,7 +9,6 @@ model, the chip's faults as a map that `tools.export_tflite --chip` and `Chip.lo
       --model=runs/digits/model.keras --map=map.npz
 """
 
-import hashlib
 import json
 import pathlib
 import sys
@@ -33,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     from keras_rram.export.flatbuffer import read
     from keras_rram.export.reading import changed_weights, summarize
-    from keras_rram.export.sidecar import read_sidecar
+    from keras_rram.export.sidecar import check_described
 
     if not FLAGS.tflite:
         raise ValueError(f"no file is named: {cli.tool('inspect_tflite')} FILE.")
@@ -42,12 +41,15 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.model and not FLAGS.map:
         raise ValueError("--model is for --map, the file to write the faults to.")
     tflite = read(FLAGS.tflite)
-    sidecar = read_sidecar(FLAGS.tflite)
-    base = read(FLAGS.base) if FLAGS.base else None
+    sidecar = check_described(pathlib.Path(FLAGS.tflite), tflite)
+    base = None
+    if FLAGS.base:
+        base = read(FLAGS.base)
+        check_described(pathlib.Path(FLAGS.base), base)
     summary = summarize(tflite)
     changed = None if base is None else changed_weights(base, tflite)
     print(summary)
-    print(_origin(sidecar, tflite))
+    print(_origin(sidecar))
     if changed is not None:
         print(f"{sum(changed.values()):,} weights differ from {FLAGS.base}:")
         for row in summary.weights:
@@ -58,12 +60,10 @@ def main(argv: Sequence[str]) -> None:
         _write_map(base, tflite)
 
 
-def _origin(sidecar: dict[str, Any] | None, tflite: bytes) -> str:
+def _origin(sidecar: dict[str, Any] | None) -> str:
     """Returns what the sidecar says of the file, as lines."""
     if sidecar is None:
         return "No sidecar: the file's chip and model are unknown."
-    if sidecar["sha256"] != hashlib.sha256(tflite).hexdigest():
-        return "The sidecar is of another file, or this one was changed: the SHA-256 differ."
     chip, verification = sidecar["chip"], sidecar["verification"]
     lines = [
         f"model {sidecar['model']} ({sidecar['parameters']:,} weights, "

@@ -38,6 +38,7 @@ _FIGURES = ("fault_free", "mean", "sd", "low", "high", "worst")
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say and writes table and figure."""
     del argv
+    cli.check_output_folder()
     import tqdm
 
     from keras_rram.evaluation import evaluate_population

@@ -47,6 +47,7 @@ flags.DEFINE_string("out", None, "Folder for the chips.")
 def main(argv: Sequence[str]) -> None:
     """Makes chips and maps as the flags say."""
     del argv
+    cli.check_output_folder()
     if not FLAGS.maps and not FLAGS.program:
         raise ValueError("--maps is missing: name the maps of tiles, or give --program.")
     mapping = _mapping()

@@ -22,20 +22,22 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, report
+from . import cli, fault_flags, inputs, number_flags, report
 
 FLAGS = flags.FLAGS
 
 inputs.define_model(convert=True)
-flags.DEFINE_integer("epochs", 1, "Epochs of both trainings.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 64, "Images in each step.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 1e-4, "Learning rate of Adam.", lower_bound=0.0)
-flags.DEFINE_float("drop_rate", None, "Drop rate in [0, 1); default: the model's own.")
+number_flags.define_whole("epochs", 1, "Epochs of both trainings.", "[1, 100000]")
+number_flags.define_whole("batch_size", 64, "Images in each step.", "[1, 1e6]")
+number_flags.define("learning_rate", 1e-4, "Learning rate of Adam.", "(0, inf)")
+number_flags.define("drop_rate", None, "Drop rate; default: the model's own.", "[0, 1)")
 inputs.define_data()
 fault_flags.define(otherwise="0.2")
 fault_flags.define_chips(50, least=2)
-flags.DEFINE_integer("train_images", None, "Use this many training images.", lower_bound=1)
-flags.DEFINE_integer("calibration_chips", 5, "Chips to calibrate on; 0: none.", lower_bound=0)
+number_flags.define_whole(
+    "train_images", None, "Use this many training images.", number_flags.IMAGES
+)
+number_flags.define_whole("calibration_chips", 5, "Chips to calibrate on; 0: none.", "[0, 100000]")
 flags.DEFINE_string("out", None, "Folder for the results.")
 
 _FLOAT, _PLAIN = "float32", "int8, post-training"
@@ -44,6 +46,7 @@ _FLOAT, _PLAIN = "float32", "int8, post-training"
 def main(argv: Sequence[str]) -> None:
     """Trains and compares as the flags say."""
     del argv
+    cli.check_output_folder()
     import numpy as np
     import tqdm
 

@@ -30,7 +30,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from . import benchmark_entry, cli, inputs
+from . import benchmark_entry, cli, inputs, number_flags
 
 FLAGS = flags.FLAGS
 
@@ -43,7 +43,7 @@ flags.DEFINE_list("seeds", ["0"], "Seeds of weights, images and masks; each is a
 flags.DEFINE_bool("resume", True, "Go on with runs that were stopped, keep those finished.")
 inputs.define_data_dir()
 benchmark_entry.define()
-flags.DEFINE_integer("jobs", 1, "Processes for the populations; -1 for one on each core.")
+number_flags.define_jobs("Processes for the populations; -1 for one on each core.")
 flags.DEFINE_string("out", "runs/reproduction", "Folder for the runs.")
 flags.DEFINE_string("publish", None, "Folder of the page and of the small results, say docs.")
 flags.DEFINE_enum("backend", None, ["tensorflow", "jax", "torch"], "Keras backend.")
@@ -112,7 +112,7 @@ def _runs() -> list[Any]:
         panel = experiments.PANELS[name]
         network = FLAGS.network or default_network(panel, FLAGS.scale)
         how = setup(panel, FLAGS.scale, FLAGS.protocol, network)
-        for seed in cli.numbers("seeds", "[0, inf)", whole=True):
+        for seed in cli.numbers("seeds", number_flags.SEEDS, whole=True):
             runs.append(Run(panel, how, FLAGS.scale, FLAGS.protocol, network, seed, FLAGS.method))
     return runs
 

@@ -35,26 +35,29 @@ same flags goes on exactly.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, report
+from . import cli, fault_flags, inputs, number_flags, report
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("model", "mini_mobilenet", ["mini_mobilenet", "resnet20"], "Network.")
-flags.DEFINE_integer("bottlenecks", None, "Bottlenecks of a mini_mobilenet, 1 to 8 (default 2).")
+number_flags.define_whole(
+    "bottlenecks", None, "Bottlenecks of a mini_mobilenet (default 2).", "[1, 8]"
+)
 flags.DEFINE_enum(
     "variant", None, ["strided", "published"], "Kind of mini_mobilenet (default strided)."
 )
 flags.DEFINE_list("replaced", None, "Convolutions of a resnet20 (1 to 18) that are bottlenecks.")
 flags.DEFINE_enum("shortcut", None, ["A", "projection"], "Shortcuts of a resnet20 (default A).")
-flags.DEFINE_integer("width", None, "Channels of a resnet20's first stage (default 16).")
-flags.DEFINE_float("drop_rate", 0.1, "Drop rate in [0, 1).")
+number_flags.define_whole(
+    "width", None, "Channels of a resnet20's first stage (default 16).", "[1, 4096]"
+)
+number_flags.define("drop_rate", 0.1, "Drop rate in [0, 1).", "[0, 1)")
 flags.DEFINE_bool(
     "rescale", False, "Scale kept weights by 1 / (1 - rate), in training and on chips."
 )
@@ -62,20 +65,31 @@ flags.DEFINE_list(
     "scope", "blocks", "Which roles drop: blocks, depthwise, convolutions, all, or roles."
 )
 inputs.define_source(default="digits")
-flags.DEFINE_integer("train_images", None, "Use this many training images, a stratified part.")
+number_flags.define_whole(
+    "train_images",
+    None,
+    "Use this many training images, a stratified part.",
+    number_flags.IMAGES,
+)
 flags.DEFINE_string("recipe", None, "Recipe by name; default: by dataset. See keras_rram.training.")
-flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.")
-flags.DEFINE_integer("batch_size", None, "Batch size, instead of the recipe's.")
-flags.DEFINE_float("learning_rate", None, "Learning rate, instead of the recipe's.")
-flags.DEFINE_float("gradient_clip", None, "Longest gradient, instead of the recipe's (0: any).")
+number_flags.define_whole("epochs", None, "Epochs, instead of the recipe's.", "[1, 100000]")
+number_flags.define_whole("batch_size", None, "Batch size, instead of the recipe's.", "[1, 1e6]")
+number_flags.define("learning_rate", None, "Learning rate, instead of the recipe's.", "(0, inf)")
+number_flags.define(
+    "gradient_clip", None, "Longest gradient, instead of the recipe's (0: any).", "[0, inf)"
+)
 flags.DEFINE_enum(
     "drop_rates",
     None,
     ["constant", "uniform"],
     "Drop rate of each step: --drop_rate, or drawn from [0, --drop_rate].",
 )
-flags.DEFINE_integer("drop_ramp_epochs", None, "Epochs in which the drop rate rises from 0.")
-flags.DEFINE_integer("statistics_epochs", None, "Last epochs, on fixed statistics.")
+number_flags.define_whole(
+    "drop_ramp_epochs", None, "Epochs in which the drop rate rises from 0.", "[0, 100000]"
+)
+number_flags.define_whole(
+    "statistics_epochs", None, "Last epochs, on fixed statistics.", "[0, 100000]"
+)
 flags.DEFINE_enum(
     "normalization",
     None,
@@ -83,16 +97,24 @@ flags.DEFINE_enum(
     "Normalization of channels (default: instance for a mini_mobilenet, batch for a resnet20).",
 )
 flags.DEFINE_bool("centered_inputs", False, "Centre the inputs of faulty layers.")
-flags.DEFINE_integer("seed", 0, "Seed of the weights, the order of the images and the masks.")
-flags.DEFINE_integer("validation_chips", 1, "Chips to evaluate after each epoch.")
-flags.DEFINE_float(
+number_flags.define_whole(
+    "seed", 0, "Seed of the weights, the order of the images and the masks.", number_flags.SEEDS
+)
+number_flags.define_whole(
+    "validation_chips", 1, "Chips to evaluate after each epoch.", "[1, 100000]"
+)
+number_flags.define(
     "fault_rate",
     None,
     "Fault rate of these chips. Default: that of --fault_model, or else the drop rate.",
+    "[0, 1)",
 )
 fault_flags.define()
-flags.DEFINE_integer(
-    "validation_images", None, "Training images set aside for it; default: a tenth.", lower_bound=1
+number_flags.define_whole(
+    "validation_images",
+    None,
+    "Training images set aside for it; default: a tenth.",
+    number_flags.IMAGES,
 )
 flags.DEFINE_string(
     "noise",
@@ -103,7 +125,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "fresh_chips", None, "Train on a new chip of this fault model every --fresh_every steps."
 )
-flags.DEFINE_integer("fresh_every", 1, "Steps that such a chip stays.", lower_bound=1)
+number_flags.define_whole("fresh_every", 1, "Steps that such a chip stays.", "[1, 1e9]")
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
 
@@ -127,11 +149,13 @@ _OPTIONS = {
 def main(argv: Sequence[str]) -> None:
     """Trains as the flags say and writes the results."""
     del argv
+    cli.check_output_folder()
     import keras
 
     from keras_rram import DropConnect, models, plots
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
+    from keras_rram.files.schemas import TRAINING
     from keras_rram.hardware import summary_table
     from keras_rram.training import ChipValidation, FreshChips, train
 
@@ -195,7 +219,7 @@ def main(argv: Sequence[str]) -> None:
         "seed": FLAGS.seed,
         "backend": keras.backend.backend(),
     }
-    report.write_json(folder / "config.json", config, indent=2)
+    TRAINING.write(folder / "config.json", config)
     callbacks: list[keras.callbacks.Callback] = [
         *filter(None, [fresh_chips]),
         ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed),
@@ -231,7 +255,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _check_same_chips(config: pathlib.Path, fault_model: str) -> None:
     """Raises ValueError if the epochs before a resumption were followed on other chips."""
-    held = json.loads(config.read_text()).get("fault_model") if config.exists() else None
+    from keras_rram.files.schemas import TRAINING
+
+    held = TRAINING.read(config).get("fault_model") if config.exists() else None
     if held not in (None, fault_model):
         raise ValueError(
             f"--resume: the chips of '{config.parent}' are of --fault_model={held}, and one curve "

@@ -2,10 +2,8 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, cast
@@ -17,13 +15,13 @@ from keras_rram import faults
 from keras_rram.chips.fault_map import OFFSET, match_map, parse_map
 from keras_rram.chips.unrolling import kernel_shape
 from keras_rram.faults import Fault, FaultModel, KernelShape
-from keras_rram.files import written_whole
+from keras_rram.files import read_sealed_npz, write_npz
+from keras_rram.files.schemas import CHIP
 from keras_rram.layers import faulty_layers
 
 STREAMS = ("evaluation", "training", "validation", "calibration")
 """What chips are drawn for: those of two streams share no randomness, whatever their seeds."""
 
-_FORMAT = 2
 _IDENTITY = "__chip__"
 _IDENTITY_LIMIT = 1 << 32  # one word of a generator's key each
 
@@ -76,6 +74,11 @@ class Chip:
                 )
         if self.stream not in STREAMS:
             raise ValueError(f"`stream` must be one of {STREAMS}. Received: {self.stream!r}")
+        if self.fault_model is not None and not isinstance(self.fault_model, FaultModel):
+            raise TypeError(
+                "expected a fault model, such as StuckAtZero(0.2) or faults.parse(text). Received: "
+                f"{self.fault_model!r}"
+            )
         if self.fault_model is None and self.measured is None:
             raise ValueError(
                 "A chip needs a fault model to draw its faults from, or measured faults. "
@@ -197,21 +200,19 @@ class Chip:
         if pathlib.Path(path).suffix != ".npz":
             raise ValueError(f"A chip is saved as an `.npz` file. Received: path='{path}'")
         identity = {
-            "format": _FORMAT,
             "fault_model": None if self.fault_model is None else faults.spec(self.fault_model),
             "seed": self.seed,
             "index": self.index,
             "stream": self.stream,
         } | ({"name": self.name} if self.name else {})
-        arrays = {_IDENTITY: np.array(json.dumps(identity, sort_keys=True))}
+        arrays: dict[str, np.ndarray] = {}
         held = self.faults(model) if model is not None else dict(self.measured or {})
         for name, fault in held.items():
             binary = np.isin(fault.mask, (0, 1)).all()
             arrays[name] = fault.mask.astype(np.uint8) if binary else fault.mask
             if fault.offset is not None:
                 arrays[name + OFFSET] = fault.offset
-        with written_whole(path) as temporary:
-            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        write_npz(path, arrays, _IDENTITY, CHIP, identity)
 
     @classmethod
     def load(cls, path: str | os.PathLike, model: keras.Model | None = None) -> "Chip":
@@ -229,19 +230,12 @@ class Chip:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is no chip or map, holds values out of range or NaN, or does not
-                fit `model`.
+            ValueError: if the file is no chip or map, is damaged, holds values out of range or NaN,
+                or does not fit `model`.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"'{path}' is not an `.npz` file of arrays: {error}") from error
-        described = arrays.pop(_IDENTITY, None)
+        described, arrays = read_sealed_npz(path, _IDENTITY, CHIP, "an `.npz` file of arrays")
         measured = parse_map(arrays, path, is_map=described is None)
-        known = {} if described is None else _parse_identity(str(described), path)
+        known = {} if described is None else _parse_identity(described, path)
         if not known.get("name"):
             known["name"] = pathlib.Path(path).stem if known.get("fault_model") is None else ""
         chip = cls(measured=(measured or None) if described is not None else measured, **known)
@@ -340,6 +334,15 @@ def population(
     return [Chip(fault_model, seed, index, stream=stream) for index in range(first, first + count)]
 
 
+def check_chip(chip: Any) -> None:
+    """Raises TypeError for what is no chip."""
+    if not isinstance(chip, Chip):
+        raise TypeError(
+            "expected a chip, such as Chip(StuckAtZero(0.2), seed=1) or Chip.load(path). Received: "
+            f"{chip!r}"
+        )
+
+
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
     kernels = {
         f"{name}/{slot}": kernel
@@ -354,15 +357,14 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
     return kernels
 
 
-def _parse_identity(described: str, path: Any) -> dict[str, Any]:
+def _parse_identity(identity: dict[str, Any], path: Any) -> dict[str, Any]:
+    text = identity["fault_model"]
     try:
-        identity = json.loads(described)
-        if identity.pop("format") != _FORMAT:
-            raise ValueError(f"expected format {_FORMAT}, save the chip anew")
-        text = identity.pop("fault_model")
-        return {"fault_model": None if text is None else faults.parse(text), **identity}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        model = None if text is None else faults.parse(text)
+    except (ValueError, TypeError) as error:
         raise ValueError(f"'{path}' has a damaged chip identity: {error}") from error
+    names = ("seed", "index", "stream", "name")
+    return {"fault_model": model, **{name: identity[name] for name in names if name in identity}}
 
 
 def _snapshot(model: keras.Model, attribute: str) -> dict[str, np.ndarray]:

@@ -66,3 +66,25 @@ def check_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.nda
     if count and labels.min() < 0:
         raise ValueError(f"`{name}` must be classes from 0. Received: {labels.min()}")
     return labels
+
+
+def check_classes(model: Any, labels: np.ndarray | None, name: str = "labels") -> None:
+    """Checks that a model has one output for each class of labels.
+
+    Raises:
+        ValueError: if its outputs are not `(n, classes)`, or if a label is beyond them.
+    """
+    outputs = getattr(model, "output_shape", None)
+    if labels is None or not isinstance(outputs, tuple):
+        return
+    if len(outputs) != 2:
+        raise ValueError(
+            f"expected a model of outputs (n, classes) for `{name}`. Received: '{model.name}' with "
+            f"outputs {outputs} (say `metric=` for other outputs than classes)"
+        )
+    classes = outputs[-1]
+    if classes is not None and len(labels) and labels.max() >= classes:
+        raise ValueError(
+            f"expected `{name}` from 0 to {classes - 1}, as the model has outputs. Received: "
+            f"labels to {labels.max()} (is it the dataset that the model was trained on?)"
+        )

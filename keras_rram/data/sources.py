@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from keras_rram.data.augmentation import CropFlip
 from keras_rram.data.dataset import Dataset
 from keras_rram.data.normalization import KNOWN, normalization
+from keras_rram.files import read_npz
 
 # The offline digits are split with a fixed generator: every user gets the same images.
 _DIGITS_SPLIT_SEED = 0
@@ -197,18 +197,12 @@ def _load_tfds(name: str, data_dir: str | None, is_known: bool) -> Dataset:
 @functools.lru_cache(maxsize=4)
 def _load_npz(path: Path, modified: int) -> Dataset:
     keys = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with zipfile.ZipFile(path):  # np.load takes any other file for a pickle, and says so
-            pass
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is not an .npz file (write one with `np.savez`).") from None
-    with np.load(path, allow_pickle=False) as file:
-        if any(key not in file for key in keys):
-            raise ValueError(
-                f"Expected the arrays {', '.join(keys)} in {path}. Received: "
-                f"{', '.join(file.files) or 'none'}"
-            )
-        x_train, y_train, x_test, y_test = (file[key] for key in keys)
+    held = read_npz(path, "an .npz file (write one with `np.savez`)")
+    if any(key not in held for key in keys):
+        raise ValueError(
+            f"Expected the arrays {', '.join(keys)} in {path}. Received: {', '.join(held)}"
+        )
+    x_train, y_train, x_test, y_test = (held[key] for key in keys)
     return from_arrays(x_train, y_train, x_test, y_test, name=path.stem)
 
 
@@ -250,6 +244,8 @@ def load(
 
 
 def _load(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Dataset:
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a text, such as 'digits'. Received: name={name!r}")
     if name in ("mnist", "cifar10") or name.startswith("tfds:"):
         directory = None if data_dir is None else os.fspath(data_dir)
         full = name.removeprefix("tfds:")

@@ -4,7 +4,8 @@ It is one JSON line with the fields of `ChipResult`; those that are optional are
 are empty:
 
     {"index": 3, "fault_rate": 0.1, "achieved_fault_rate": 0.0998, "correct": 871, "total": 1000,
-     "fold": 0, "folds": 1, "correctness": "<base64 of numpy.packbits(right per image)>"}
+     "fold": 0, "folds": 1, "correctness": "<base64 of numpy.packbits(right per image)>",
+     "digest": "<SHA-256 of the rest, see keras_rram.files.records>"}
 
 Under a measure that does not count, `correct` is null, `score` is its value, and `scores` are those
 of the images as base64 of little-endian float32, where it is their mean. `name` is that of a chip
@@ -15,12 +16,14 @@ import base64
 import csv
 import dataclasses
 import io
-import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from keras_rram.files.schemas import CHIP_LINE
 
 _ANSWERS = {"correctness", "scores"}
 _OPTIONAL = {*_ANSWERS, "name", "score"}
@@ -69,6 +72,8 @@ class ChipResult:
                 f"index={self.index}, correct={self.correct}, total={self.total}, "
                 f"score={self.score}"
             )
+        if self.score is not None and not math.isfinite(self.score):
+            raise ValueError(f"expected a score that is a number. Received: score={self.score}")
         if not (0 <= self.fault_rate <= 1 and 0 <= self.achieved_fault_rate <= 1):
             raise ValueError(
                 "expected fault rates in [0, 1]. Received: "
@@ -159,8 +164,8 @@ class ChipResult:
         return {k: v for k, v in fields.items() if k not in _OPTIONAL or v not in (None, "")}
 
     def to_line(self) -> str:
-        """Returns the record as one line of JSON, without the newline."""
-        return json.dumps(self.to_dict())
+        """Returns the record as one line of JSON with its digest, without the newline."""
+        return CHIP_LINE.line(self.to_dict()).rstrip("\n")
 
     @classmethod
     def from_line(cls, line: str) -> "ChipResult":
@@ -169,14 +174,7 @@ class ChipResult:
         Raises:
             ValueError: If it is not such a line, for example one cut short by a killed run.
         """
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"expected one chip as a line of JSON. Received: {line[:80]!r} (a line that was "
-                "cut short can be deleted)"
-            ) from error
-        return cls.from_dict(fields)
+        return cls.from_dict(CHIP_LINE.parse(line, "a line of text", is_sealed=False))
 
     @classmethod
     def from_dict(cls, fields: Any) -> "ChipResult":

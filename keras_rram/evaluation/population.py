@@ -10,7 +10,7 @@ import joblib
 import keras
 import numpy as np
 
-from keras_rram.data import as_arrays, check_images, check_labels
+from keras_rram.data import as_arrays, check_classes, check_images, check_labels
 from keras_rram.evaluation.chip_source import Faults, chip_sources, is_faultless, probe_chip
 from keras_rram.evaluation.engines.choose import RunEngine, Workload, check_choice
 from keras_rram.evaluation.fingerprint import model_sha256
@@ -21,7 +21,7 @@ from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.run_folder import Records, run_header
 from keras_rram.evaluation.statistics.stopping import StopRule
 from keras_rram.files import array_sha256
-from keras_rram.layers import faulty_layers
+from keras_rram.layers import check_weights, faulty_layers
 from keras_rram.repair import Repair, access_tier, describe_repair
 
 if TYPE_CHECKING:
@@ -280,6 +280,7 @@ def check_data(
     Raises:
         ValueError: where they do not fit the model, or where no measure is the obvious one.
     """
+    check_weights(model)
     if not faulty_layers(model):
         raise ValueError(
             f"Model '{model.name}' has no Drop-Connect layer that faults could go to. Convert it "
@@ -310,12 +311,7 @@ def check_data(
     if labels.shape == (len(images), 1):
         labels = labels[:, 0]
     labels = check_labels(labels, len(images), "labels")
-    classes = outputs[-1]
-    if classes is not None and labels.max() >= classes:
-        raise ValueError(
-            f"expected labels from 0 to {classes - 1}, as the model has outputs. Received: labels "
-            f"to {labels.max()} (is it the dataset that the model was trained on?)"
-        )
+    check_classes(model, labels)
     return images, labels, None
 
 

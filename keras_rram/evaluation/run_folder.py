@@ -2,11 +2,12 @@
 
 `run.json` is one JSON object, written when the first chip is about to be evaluated:
 
-    {"schema": "keras_rram.run/2", "name": "<the model's name>",
+    {"schema": "keras_rram.run/3", "name": "<the model's name>",
      "fingerprint": {"model": ..., "data": ..., "images": ..., "fault_model": "stuck_at_zero",
                      "seed": ..., "engine": ..., "quantization": ..., "repair": ...,
                      "access_tier": "A", "stop": ...},
-     "fault_free": {<the fields of ChipResult>}, "fault_free_repaired": null or the same}
+     "fault_free": {<the fields of ChipResult>}, "fault_free_repaired": null or the same,
+     "digest": "<SHA-256 of the rest>"}
 
 The fault model is its text (`keras_rram.faults.text`) but for the rate, which each chip's line has.
 
@@ -32,9 +33,9 @@ from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.fingerprint import text_at_rate
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.intervals import Interval
-from keras_rram.files import lock, written_whole
+from keras_rram.files import lock, whole_lines
+from keras_rram.files.schemas import CHIP_LINE, RUN
 
-SCHEMA = "keras_rram.run/2"
 _RUN, _CHIPS = "run.json", "chips.jsonl"
 
 
@@ -76,14 +77,13 @@ class Records:
 
     def _read(self, folder: pathlib.Path) -> None:
         if (folder / _RUN).exists():
-            self.header = _read_header(folder)
+            self.header = RUN.read(folder / _RUN)
         path = folder / _CHIPS
         if not path.exists():
             return
-        with path.open("rb") as file:
-            for line, chip in _lines(file, path):
-                self._whole += len(line)
-                self._keep(chip)
+        for line, chip in _lines(path, self._is_sealed):
+            self._whole += len(line)
+            self._keep(chip)
         if self._latest and self.header is None:
             raise ValueError(f"'{path}' has no '{_RUN}' beside it that says what was evaluated.")
 
@@ -113,11 +113,10 @@ class Records:
             OSError: if the folder cannot be made or written.
         """
         # As it is read back from the file, where tuples are lists.
-        self.header = json.loads(json.dumps(header))
+        self.header = json.loads(json.dumps(header)) | {RUN.key: RUN.version}
         self.open()
         if self.folder is not None:
-            with written_whole(self.folder / _RUN) as temporary:
-                temporary.write_text(json.dumps(header, indent=1) + "\n", "utf-8", newline="\n")
+            RUN.write(self.folder / _RUN, header, indent=1)
 
     def open(self) -> None:
         """Opens a run that has begun for more chips.
@@ -136,6 +135,11 @@ class Records:
         # Unbuffered: a line is with the operating system before the next chip begins.
         self._file = (self.folder / _CHIPS).open("ab", buffering=0)
         self._file.truncate(self._whole)
+
+    @property
+    def _is_sealed(self) -> bool:
+        """Whether each line must have a digest: runs of earlier versions have lines without."""
+        return self.header is not None and self.header[RUN.key] == RUN.version
 
     @property
     def fault_free(self) -> ChipResult:
@@ -243,7 +247,7 @@ def run_header(
         for answers in (fault_free, repaired)
     )
     return {
-        "schema": SCHEMA,
+        RUN.key: RUN.version,
         "name": name,
         "fingerprint": dict(fingerprint),
         "fault_free": healthy,
@@ -334,29 +338,21 @@ def read_run(folder: str | os.PathLike) -> Records:
     """
     if not (pathlib.Path(folder) / _RUN).is_file():
         raise ValueError(f"'{folder}' holds no run: it has no '{_RUN}'.")
-    return Records(folder, resume=True)
+    records = Records(folder, resume=True)
+    if not records.rates:
+        raise ValueError(f"'{folder}' holds a run of no chip yet: resume it (--resume) first.")
+    return records
 
 
-def _read_header(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / _RUN
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"'{path}' is damaged: {error}") from None
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        raise ValueError(f"'{path}' is not of this version: expected the schema {SCHEMA!r}.")
-    return header
-
-
-def _lines(file: BinaryIO, path: pathlib.Path) -> Iterator[tuple[bytes, ChipResult]]:
+def _lines(path: pathlib.Path, is_sealed: bool) -> Iterator[tuple[bytes, ChipResult]]:
     """Yields the whole lines of a file with their chips; the last may have been cut short."""
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            return
+    for number, line in whole_lines(path.read_bytes()):
+        fields = CHIP_LINE.parse(line, path, number, is_sealed=is_sealed)
         try:
-            yield line, ChipResult.from_line(line.decode())
+            chip = ChipResult.from_dict(fields)
         except (ValueError, TypeError) as error:
             raise ValueError(f"'{path}', line {number}, is damaged: {error}") from None
+        yield line, chip
 
 
 def _short(value: Any) -> str:

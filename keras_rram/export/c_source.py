@@ -8,6 +8,20 @@ from keras_rram.export.flatbuffer import parse
 # TensorFlow Lite Micro needs it.
 _ALIGNMENT = 16
 _BYTES_PER_LINE = 12
+# Words of C23 and C++23 that are identifiers by their letters, and `main`.
+_RESERVED = frozenset(
+    re.findall(
+        r"\w+",
+        """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t
+        char16_t char32_t class compl concept const const_cast consteval constexpr constinit
+        continue co_await co_return co_yield decltype default delete do double dynamic_cast else
+        enum explicit export extern false float for friend goto if inline int long main mutable
+        namespace new noexcept not not_eq nullptr operator or or_eq private protected public
+        register reinterpret_cast requires restrict return short signed sizeof static static_assert
+        static_cast struct switch template this thread_local throw true try typedef typeid typename
+        typeof typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq""",
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +45,13 @@ def c_array(tflite: bytes | bytearray, name: str = "model") -> CArray:
         name: name of the array, a C identifier. The length is `<name>_len`.
 
     Raises:
-        ValueError: if `name` is not an identifier, or `tflite` not a TFLite file.
+        ValueError: if `name` is no identifier, or a word of the language, or `tflite` not a TFLite
+            file.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ValueError(f"`name` must be a C identifier, say 'model'. Received: name={name!r}")
+    if name in _RESERVED:
+        raise ValueError(f"`name` must be no word of C or C++. Received: name={name!r}")
     parse(tflite)
     data = bytes(tflite)
     lines = [

@@ -4,13 +4,13 @@ import hashlib
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip, program
-from keras_rram.data import check_images, check_labels
+from keras_rram.chips.chip import Chip, check_chip, program
+from keras_rram.data import check_classes, check_images, check_labels
 from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import check_calibration, convert
 from keras_rram.export.errors import ExportError
@@ -21,6 +21,7 @@ from keras_rram.export.sidecar import ExportReport, Source, chip_identity, write
 from keras_rram.export.verify import IMAGES, Thresholds, Verification, compare
 from keras_rram.faults import Fault
 from keras_rram.files import written_whole
+from keras_rram.layers import check_weights
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Float images `(n, ...)`, preprocessed as for the model, and integer classes `(n,)`."""
@@ -142,7 +143,7 @@ class Exporter:
         images: np.ndarray | None = None,
         labels: np.ndarray | None = None,
         *,
-        chips: Iterable[Chip] = (),
+        chips: Sequence[Chip] = (),
         calibration_chips: Iterable[Chip] = (),
         thresholds: Thresholds | None = None,
         batch_size: int | None = None,
@@ -153,9 +154,12 @@ class Exporter:
         commit: str | None = None,
         patchable: PatchableModel | None = None,
     ):
+        check_weights(model)
         self._model = model
         self._thresholds = thresholds or Thresholds()
         calibrated_on = list(calibration_chips)
+        for chip in (*chips, *calibrated_on):
+            check_chip(chip)
         calibration = check_calibration(model, quantization, calibration)
         if images is None and calibration is not None:
             if labels is not None:
@@ -168,10 +172,13 @@ class Exporter:
             )
         self._images = check_images(model, images)
         self._labels = None if labels is None else check_labels(labels, len(self._images))
+        check_classes(model, self._labels)
         self._also_on = {
             name: (check_images(model, others, name), check_labels(classes, len(others)))
             for name, (others, classes) in (also_on or {}).items()
         }
+        for name, (_, classes) in self._also_on.items():
+            check_classes(model, classes, name)
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
         self._calibration, self._batch_size = calibration, batch_size
         self.patchable = patchable or PatchableModel.convert(

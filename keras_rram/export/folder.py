@@ -1,34 +1,40 @@
 """A whole population of chips as TFLite files: one folder, one index, resumable."""
 
 import dataclasses
-import hashlib
+import functools
 import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip
+from keras_rram.chips.chip import Chip, check_chip
 from keras_rram.export.errors import ExportError
 from keras_rram.export.exporter import Exporter, Labelled
 from keras_rram.export.flatbuffer import read
 from keras_rram.export.kernels import chip_gains
 from keras_rram.export.patchable import PatchableModel
 from keras_rram.export.sidecar import (
+    INDEX,
     ExportReport,
-    check_format,
+    check_described,
     chip_identity,
+    read_index,
     read_sidecar,
     sidecar_path,
 )
 from keras_rram.export.verify import Thresholds
-from keras_rram.files import written_whole
+from keras_rram.files import is_sha256_of, one_writer, written_whole
+from keras_rram.files.schemas import INDEX_LINE
 
 BASE = "base.tflite"
-INDEX = "index.jsonl"
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,21 @@ class PopulationExport:
     kept: int
 
 
+def _alone(export: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Keeps every other writer out of the folder, the second argument, while a function writes."""
+
+    @functools.wraps(export)
+    def alone(*arguments: _P.args, **options: _P.kwargs) -> _R:
+        given: Any = arguments[1] if len(arguments) > 1 else options.get("folder")
+        folder = pathlib.Path(given)
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_writer(folder / INDEX):
+            return export(*arguments, **options)
+
+    return alone
+
+
+@_alone
 def export_population(
     model: keras.Model,
     folder: str | os.PathLike,
@@ -149,7 +170,7 @@ def export_population(
         _check_same(base, exporter)
     else:
         exporter.write(base)
-    kept = _read_index(folder) if resume else {}
+    kept = read_index(index) if resume else {}
     kept = {
         names[key]: kept[names[key]]
         for chip in chips
@@ -158,7 +179,7 @@ def export_population(
     for leftover in folder.glob(".partial-*"):
         leftover.unlink()
     with written_whole(index) as temporary:
-        lines = [json.dumps(kept[name]) + "\n" for name in names.values() if name in kept]
+        lines = [INDEX_LINE.line(kept[name]) for name in names.values() if name in kept]
         temporary.write_text("".join(lines), encoding="utf-8")
     written = 0
     with index.open("a", encoding="utf-8") as lines_out:
@@ -167,7 +188,7 @@ def export_population(
             if name in kept:
                 continue
             report = exporter.write(folder / name, chip, run=run or not written)
-            lines_out.write(json.dumps(report.summary()) + "\n")
+            lines_out.write(INDEX_LINE.line(report.summary()))
             lines_out.flush()
             written += 1
             if progress is not None:
@@ -183,6 +204,8 @@ def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
     """Returns the file name of each chip by its identity: seed and index, or a map's SHA-256."""
     if not chips:
         raise ValueError("`chips` must hold at least one chip. Received: none")
+    for chip in chips:
+        check_chip(chip)
     models = {chip.fault_model for chip in chips}
     if len(models) > 1:
         raise ValueError(
@@ -217,24 +240,8 @@ def _check_same(base: pathlib.Path, exporter: Exporter) -> None:
                 f"'{base.parent}' holds an export of something else: its {name} is "
                 f"{found.get(name)}, and this one's is {source[name]}. Choose another folder."
             )
-    if found.get("sha256") != hashlib.sha256(exporter.patchable.tflite).hexdigest():
+    if not is_sha256_of(found.get("sha256"), exporter.patchable.tflite):
         raise ValueError(f"'{base}' is not the file that its sidecar describes.")
-
-
-def _read_index(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Returns the index by file name; a last line cut short by a killed run does not count."""
-    place = folder / INDEX
-    if not place.exists():
-        return {}
-    records = {}
-    for line in place.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            record = json.loads(line) if line.endswith("\n") else None
-        except ValueError as error:
-            raise ValueError(f"'{place}' is damaged: {error}") from None
-        if record is not None:
-            records[check_format(record, place)["file"]] = record
-    return records
 
 
 def _is_kept(folder: pathlib.Path, record: dict[str, Any] | None, chip: Chip) -> bool:
@@ -248,4 +255,8 @@ def _is_kept(folder: pathlib.Path, record: dict[str, Any] | None, chip: Chip) ->
     path = folder / record["file"]
     if not path.exists() or not sidecar_path(path).exists():
         return False
-    return hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]
+    tflite = path.read_bytes()
+    if not is_sha256_of(record["sha256"], tflite):
+        return False
+    check_described(path, tflite)
+    return True

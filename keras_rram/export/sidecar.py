@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 from typing import Any
@@ -14,10 +13,15 @@ from keras_rram.export.micro import MicroReport
 from keras_rram.export.patchable import StuckValues
 from keras_rram.export.verify import Verification
 from keras_rram.faults import FaultModel
-from keras_rram.files import written_whole
+from keras_rram.files import is_sha256_of, whole_lines
+from keras_rram.files.schemas import INDEX_LINE, MODELS_INDEX, SIDECAR
 
-FORMAT = 2
-"""Version of sidecars and indexes. From 2 on a fault model is its text, `faults.spec`."""
+FORMAT = SIDECAR.version
+"""Version of sidecars and indexes. From 2 on a fault model is its text, `faults.spec`; from 3 on
+they have a digest."""
+
+INDEX, MODELS = "index.jsonl", "index.json"
+"""Names of the index in the folder of an export, and of `tools.export_models`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +118,7 @@ def sidecar_path(path: str | os.PathLike) -> pathlib.Path:
 
 def write_sidecar(report: ExportReport) -> None:
     """Writes the sidecar of an exported file, whole or not at all."""
-    with written_whole(sidecar_path(report.path)) as temporary:
-        temporary.write_text(json.dumps(report.sidecar(), indent=2) + "\n", encoding="utf-8")
+    SIDECAR.write(sidecar_path(report.path), report.sidecar())
 
 
 def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -124,14 +127,64 @@ def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
         ValueError: if there is one that cannot be understood.
     """
-    place = sidecar_path(path)
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
+        return SIDECAR.read(sidecar_path(path))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"{place} is not a sidecar: {error}") from None
-    return check_format(content, place)
+
+
+def read_index(place: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the lines of an index by file name; a last line that was cut short does not count.
+
+    Raises:
+        ValueError: if a line cannot be understood, or names a file that another one names.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    if not place.exists():
+        return records
+    for number, line in whole_lines(place.read_bytes()):
+        record = INDEX_LINE.parse(line, place, number)
+        if records.setdefault(record["file"], record) is not record:
+            raise ValueError(f"'{place}', line {number}, names '{record['file']}' a second time.")
+    return records
+
+
+def check_described(path: pathlib.Path, tflite: bytes | bytearray) -> dict[str, Any] | None:
+    """Returns the sidecar of a file, None without one, once file, sidecar and index agree.
+
+    Args:
+        path: the `.tflite` file.
+        tflite: its bytes.
+
+    Raises:
+        ValueError: if the sidecar, or the index beside it, is damaged or says something else than
+            the other, or of other bytes.
+    """
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        return None
+    if not is_sha256_of(sidecar["sha256"], tflite) or sidecar["size"] != len(tflite):
+        raise ValueError(
+            f"'{path}' is not the file that its sidecar describes: the SHA-256 differ. Export it "
+            "again, or copy both anew."
+        )
+    lines = read_index(path.parent / INDEX)
+    if (models := path.parent / MODELS).exists():
+        lines |= {each["file"]: each for each in MODELS_INDEX.read(models)["files"]}
+    if path.name in lines:
+        check_agreement(lines[path.name], sidecar, path)
+    return sidecar
+
+
+def check_agreement(line: dict[str, Any], sidecar: dict[str, Any], path: pathlib.Path) -> None:
+    """Raises ValueError where a line of an index and a sidecar say different things of a file."""
+    shared = (line.keys() & sidecar.keys()) - {"format"}
+    names = sorted(name for name in shared if line[name] != sidecar[name])
+    if names:
+        raise ValueError(
+            f"'{path}': its sidecar and its line of the index differ in {', '.join(names)}. "
+            "Export the files again."
+        )
 
 
 def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
@@ -157,19 +210,6 @@ def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
         "measured_sha256": digest,
         **({"name": chip.name} if chip.name else {}),
     }
-
-
-def check_format(content: Any, place: pathlib.Path) -> dict[str, Any]:
-    """Returns the content of a sidecar or a line of an index, if it is of this version.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(
-            f"{place} is not of this version: expected format {FORMAT}. Export the files again."
-        )
-    return content
 
 
 def _text(model: FaultModel) -> str:

@@ -1,6 +1,7 @@
 """Is a chip's TFLite file what it should be? Byte by byte, and by running it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -33,6 +34,16 @@ class Thresholds:
     agreement: float = 0.98
     accuracy: float = 0.01
 
+    def __post_init__(self) -> None:
+        """Checks the ranges: NaN would be a check that cannot fail."""
+        shares = 0 <= self.agreement <= 1 and 0 <= self.accuracy <= 1
+        if not shares or not 0 <= self.max_difference < math.inf:
+            raise ValueError(
+                "expected shares in [0, 1], and max_difference >= 0. Received: "
+                f"agreement={self.agreement}, accuracy={self.accuracy}, "
+                f"max_difference={self.max_difference}"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
@@ -62,7 +73,7 @@ class Verification:
                     f"{thresholds.max_difference:.2g} was expected."
                 )
             return
-        if self.agreement < thresholds.agreement:
+        if not self.agreement >= thresholds.agreement:
             raise ExportError(
                 f"The {quantization} file and the Keras model give the same class on "
                 f"{self.agreement:.1%} of {self.images} images; at least "
@@ -72,7 +83,7 @@ class Verification:
         if self.accuracy is None or self.keras_accuracy is None:
             return
         allowed = max(thresholds.accuracy, 1 / self.images)
-        if abs(self.accuracy - self.keras_accuracy) > allowed + 1e-9:
+        if not abs(self.accuracy - self.keras_accuracy) <= allowed + 1e-9:
             raise ExportError(
                 f"The {quantization} file has an accuracy of {self.accuracy:.2%} and the Keras "
                 f"model of {self.keras_accuracy:.2%} on {self.images} images; at most "

@@ -22,7 +22,6 @@ The literature calls these faults SA0 and SA1, of either polarity; here conducta
 
 import os
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,12 +32,14 @@ from matplotlib.image import imread, imsave
 from keras_rram.chips.chip import Chip
 from keras_rram.chips.unrolling import kernel_shape
 from keras_rram.faults import CellFault, CellMapping, Fault
-from keras_rram.files import written_whole
+from keras_rram.files import read_sealed_npz, write_npz, written_whole
+from keras_rram.files.schemas import TILES
 from keras_rram.hardware.tile_placement import TilePlacement, cells_of, crossbars_of
 from keras_rram.layers import faulty_layers
 
 UNUSED, HEALTHY, STUCK_OFF, STUCK_ON = -1, 0, 1, 2
 CODES = {"not in use": UNUSED, "healthy": HEALTHY, "stuck_off": STUCK_OFF, "stuck_on": STUCK_ON}
+_RECORD = "__tiles__"
 _GREYS = {128: HEALTHY, 0: STUCK_OFF, 255: STUCK_ON, 64: UNUSED}
 
 
@@ -90,8 +91,7 @@ def save_tiles(
     width = len(str(len(tiles) - 1))
     named = {f"tile_{number:0{width}}": tile for number, tile in enumerate(tiles)}
     if form in (None, "npz") and path.suffix == ".npz":
-        with written_whole(path) as temporary:
-            np.savez_compressed(temporary, **named)  # type: ignore[arg-type]
+        write_npz(path, named, _RECORD, TILES, {"tiles": len(tiles)})
         return
     if form not in ("csv", "png") or path.suffix:
         raise ValueError(
@@ -286,11 +286,8 @@ def _conductances(tile: np.ndarray, mapping: CellMapping | None, number: int) ->
 
 
 def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return [file[name] for name in sorted(file.files)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"'{path}' is not an `.npz` file of arrays: {error}") from error
+    _, arrays = read_sealed_npz(path, _RECORD, TILES, "an `.npz` file of arrays")
+    return [arrays[name] for name in sorted(arrays)]
 
 
 def _read_csv(path: pathlib.Path) -> list[np.ndarray]:
@@ -303,7 +300,12 @@ def _read_csv(path: pathlib.Path) -> list[np.ndarray]:
 
 
 def _read_png(path: pathlib.Path) -> list[np.ndarray]:
-    picture = imread(path)
+    try:
+        picture = imread(path)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # of the picture's reader, which has many
+        raise ValueError(f"'{path}' is no PNG picture, or damaged: {error}") from None
     if picture.dtype.kind == "f":
         picture = np.round(picture * 255)
     channels = picture[..., None] if picture.ndim == 2 else picture[..., :3]

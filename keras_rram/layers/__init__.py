@@ -29,7 +29,12 @@ from keras_rram.layers.depthwise import (
 from keras_rram.layers.drop_connect import DropConnect, WeightNoise
 from keras_rram.layers.group_normalization import FusedGroupNormalization
 from keras_rram.layers.mixin import DropConnectMixin
-from keras_rram.layers.network import faulty_layers, set_drop_rate, weighted_layers
+from keras_rram.layers.network import (
+    check_weights,
+    faulty_layers,
+    set_drop_rate,
+    weighted_layers,
+)
 from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.layers.recurrent import (
     DropConnectConvLSTM1D,
@@ -77,6 +82,7 @@ __all__ = [
     "fix_statistics",
     "gather_statistics",
     "statistics_layers",
+    "check_weights",
     "faulty_layers",
     "set_drop_rate",
     "to_drop_connect",

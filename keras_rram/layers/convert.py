@@ -14,6 +14,7 @@ from keras_rram.layers.group_normalization import (
     groups_of,
 )
 from keras_rram.layers.mixin import DropConnectMixin
+from keras_rram.layers.network import check_model
 from keras_rram.layers.normalization import FusedBatchNormalization
 from keras_rram.layers.roles import resolve_scope, role_of
 from keras_rram.layers.twins import CONVERTIBLE, DIGITAL
@@ -243,6 +244,7 @@ def _copy(layer: keras.Layer) -> keras.Layer:
 
 def _rebuild(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
     """Clones a model layer by layer, then copies the weights."""
+    check_model(model)
     for part in model._flatten_layers():
         # Keras does not export its functional class; what it has beyond a model is `operations`.
         is_graph = isinstance(part, keras.Sequential) or hasattr(part, "operations")

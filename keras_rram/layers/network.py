@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.layers.mixin import DropConnectMixin
@@ -16,8 +17,10 @@ def faulty_layers(model: keras.Layer) -> dict[str, Any]:
     Layers of nested models and of subclassed models count; those with `drop_connect=None` do not.
 
     Raises:
+        TypeError: if it is no Keras model.
         ValueError: if two different layers share a name, since a chip knows layers by name.
     """
+    check_model(model)
     found: dict[str, Any] = {}
     for layer in model._flatten_layers():
         if not isinstance(layer, DropConnectMixin) or layer.drop_connect is None:
@@ -28,6 +31,25 @@ def faulty_layers(model: keras.Layer) -> dict[str, Any]:
                 "faults by layer name: give each layer its own."
             )
     return found
+
+
+def check_weights(model: Any) -> None:
+    """Checks that a model is one, built, and that its weights are numbers.
+
+    Raises:
+        TypeError: if it is no Keras model.
+        ValueError: if it is not built, or if a weight is NaN or infinite.
+    """
+    check_model(model)
+    if not model.built:
+        raise ValueError(f"Model '{model.name}' is not built: call it on an input first.")
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight) if "float" in str(weight.dtype) else None
+        if values is not None and not np.isfinite(values.astype(np.float32)).all():
+            raise ValueError(
+                f"Model '{model.name}' has NaN or infinite values in '{weight.path}': it computes "
+                "nothing (its training may have diverged)."
+            )
 
 
 def set_drop_rate(model: keras.Layer, rate: float) -> None:
@@ -53,6 +75,7 @@ def weighted_layers(model: keras.Layer) -> Iterator[Any]:
     A layer made of others (a nested model, `Bidirectional`) is taken apart, but for those that have
     a Drop-Connect twin: a recurrent layer comes with its cell, attention with its projections.
     """
+    check_model(model)
     seen: set[int] = set()
 
     def walk(layer: Any) -> Iterator[Any]:
@@ -67,3 +90,9 @@ def weighted_layers(model: keras.Layer) -> Iterator[Any]:
                 yield from walk(part)
 
     return walk(model)
+
+
+def check_model(model: Any) -> None:
+    """Raises TypeError for what is no Keras model."""
+    if not isinstance(model, keras.Layer):
+        raise TypeError(f"expected a Keras model. Received: {type(model).__name__}")

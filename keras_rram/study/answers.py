@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.files import written_whole
+from keras_rram.files import read_npz, written_whole
 
 FILE = "answers.npz"
 
@@ -59,8 +59,7 @@ def read_answers(folder: pathlib.Path) -> Answers | None:
     """Reads the answers of a run; None where it kept none."""
     if not (folder / FILE).exists():
         return None
-    with np.load(folder / FILE) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_npz(folder / FILE)
     images = arrays.pop("images")
     order = np.argsort(images)
     return Answers(

@@ -2,18 +2,17 @@
 
 import csv
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
+from keras_rram.files.schemas import PANEL
 from keras_rram.study.answers import FILE as ANSWERS
 from keras_rram.study.answers import Answers, read_answers
 from keras_rram.study.panels import PANELS, Panel
 from keras_rram.training.recipes import Recipe
 
-SCHEMA = "keras_rram.study/1"
 FILES = ("record.json", "history.csv", "chips.csv", ANSWERS)
 """What is published of a run; runs from before answers were kept lack the last."""
 
@@ -66,12 +65,7 @@ def read(folder: pathlib.Path) -> list[Published]:
     """
     found = []
     for path in sorted(folder.glob("*/record.json")):
-        record = json.loads(path.read_text())
-        if record.get("schema") != SCHEMA:
-            raise ValueError(
-                f"expected the schema {SCHEMA!r}. Received: {record.get('schema')!r} in '{path}' "
-                "(run the panel again)"
-            )
+        record = PANEL.read(path)
         if record["panel"] not in PANELS:
             continue
         history, chips = _history(path.parent), _chips(path.parent)

@@ -31,12 +31,12 @@ from keras_rram.data.sources import load
 from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import crossed_components
-from keras_rram.files import written_whole
+from keras_rram.files import one_writer, written_whole
+from keras_rram.files.schemas import PANEL
 from keras_rram.repair.batch_norm import BatchNormRecalibration, normalizations
 from keras_rram.study.answers import write_answers
 from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.panels import Panel
-from keras_rram.study.published import SCHEMA
 from keras_rram.study.setups import Setup, build, fault_model
 from keras_rram.training.on_chips import ChipValidation
 
@@ -131,13 +131,26 @@ def run_panel(
     """
     folder = pathlib.Path(out) / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    if not resume and any(folder.iterdir()):
+    if not resume and {path.name for path in folder.iterdir()} - {".writer.lock"}:
         raise ValueError(
             f"expected no run in '{folder}' with resume=False. Received: one (name another folder, "
             "or remove it)"
         )
-    if (finished := _finished(run, folder)) is not None:
-        return finished
+    with one_writer(folder):
+        if (finished := _finished(run, folder)) is not None:
+            return finished
+        return _run(run, folder, data_dir, download, provenance or {}, verbose, jobs)
+
+
+def _run(
+    run: Run,
+    folder: pathlib.Path,
+    data_dir: str | None,
+    download: bool,
+    provenance: Mapping[str, Any],
+    verbose: str | int,
+    jobs: int,
+) -> dict[str, Any]:
     dataset = load(run.setup.dataset, data_dir, download)
     if run.setup.train_images:
         dataset = dataset.subset(train=run.setup.train_images)
@@ -163,11 +176,11 @@ def run_panel(
         )
         if found[name].interrupted:
             raise KeyboardInterrupt
-    record = _record(run, model, dataset, history, found, provenance or {})
+    record = _record(run, model, dataset, history, found, provenance)
     _write(folder / "chips.csv", _chips_csv(found))
     write_answers(folder, found, dataset.indices("test", run.setup.images))
     plots.training_curves(history, folder / "figure.png")
-    _write(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    PANEL.write(folder / "record.json", record, indent=1)
     return record
 
 
@@ -176,9 +189,9 @@ def _finished(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / "record.json"
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    record = PANEL.read(path)
     same = json.loads(json.dumps({"setup": dataclasses.asdict(run.setup)}))
-    if record.get("schema") != SCHEMA or record["setup"] != same["setup"]:
+    if record["setup"] != same["setup"]:
         raise ValueError(
             f"'{path}' is of another version of this run: expected {same['setup']}. Received: "
             f"{record.get('setup')} (name another folder, or remove this one)"
@@ -270,7 +283,7 @@ def _record(
     panel, how = run.panel, run.setup
     thresholds = (panel.good,)
     return {
-        "schema": SCHEMA,
+        PANEL.key: PANEL.version,
         "name": run.name,
         "panel": panel.name,
         "network": run.network,

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.files import written_whole
+from keras_rram.files import read_sealed_npz, write_npz
+from keras_rram.files.schemas import CHECKPOINT
 
 _HEADER = "__checkpoint__"
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,6 @@ def save_checkpoint(
     _check_suffix(path)
     variables = _variables(model)
     header = {
-        "format": _FORMAT,
         "epoch": epoch,
         "history": [dict(record) for record in history],
         "fingerprint": dict(fingerprint or {}),
@@ -115,9 +113,7 @@ def save_checkpoint(
         for kind, values in variables.items()
         for index, variable in enumerate(values)
     }
-    arrays[_HEADER] = np.array(json.dumps(header))
-    with written_whole(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    write_npz(path, arrays, _HEADER, CHECKPOINT, header, compressed=False)
 
 
 def restore_checkpoint(
@@ -151,16 +147,9 @@ def restore_checkpoint(
     """
     _check_suffix(path)
     variables = _variables(model)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file[_HEADER]))
-            if header["format"] != _FORMAT:
-                raise ValueError(f"unknown format {header['format']}")
-            arrays = {name: file[name] for name in file.files if name != _HEADER}
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"'{path}' is not a training checkpoint: {error}") from error
+    header, arrays = read_sealed_npz(path, _HEADER, CHECKPOINT, "a training checkpoint")
+    if header is None:
+        raise ValueError(f"'{path}' is not a training checkpoint: it has no '{_HEADER}'.")
     for kind, values in variables.items():
         _compare_signatures(header["signature"][kind], _signature(values, kind), kind, path)
     if header["config"] != _config_digest(model):
@@ -171,6 +160,9 @@ def restore_checkpoint(
         )
     if fingerprint is not None:
         _compare_fingerprints(header["fingerprint"], dict(fingerprint), path)
+    expected = {f"{kind}/{index}" for kind in variables for index in range(len(variables[kind]))}
+    if arrays.keys() != expected:
+        raise ValueError(f"'{path}' is damaged: its arrays are not those of its variables.")
     for kind, values in variables.items():
         for index, variable in enumerate(values):
             variable.assign(arrays[f"{kind}/{index}"])

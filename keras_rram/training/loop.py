@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_rram.data.dataset import Dataset
+from keras_rram.files import one_writer
 from keras_rram.training.checkpoint import Restored, restore_checkpoint
 from keras_rram.training.fixed_statistics import FixedStatistics
 from keras_rram.training.fresh_chips import FreshChips
@@ -133,7 +134,8 @@ def train(
 
     Raises:
         ValueError: if the dataset is smaller than a batch, if the model does not fit the dataset,
-            or if `checkpoint` is of another model, recipe, dataset or seed.
+            if `checkpoint` is of another model, recipe, dataset or seed, or is written by another
+            process, or if the loss becomes NaN.
         FileNotFoundError: if there is no checkpoint to resume from.
 
     Example:
@@ -187,7 +189,8 @@ def train(
     )
     begin = time.perf_counter()
     interrupted = False
-    with stop.listening():
+    alone = contextlib.nullcontext() if checkpoint is None else one_writer(checkpoint)
+    with stop.listening(), alone:
         try:
             if restored.epoch < recipe.epochs:
                 model.fit(

@@ -1,5 +1,6 @@
 """Records of epochs, and checkpoints with them."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,11 @@ class EpochRecords(keras.callbacks.Callback):
         self._begin = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the record."""
+        """Adds the record.
+
+        Raises:
+            ValueError: if one of its values is NaN or infinite.
+        """
         learning_rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         self.records.append(
             {
@@ -43,6 +48,12 @@ class EpochRecords(keras.callbacks.Callback):
                 **{name: float(value) for name, value in (logs or {}).items()},
             }
         )
+        nothing = [k for k, value in self.records[-1].items() if not math.isfinite(value)]
+        if nothing:
+            raise ValueError(
+                f"{nothing} of epoch {epoch + 1} are no numbers: training has diverged, and is not "
+                "saved. Lower the learning rate, or clip gradients (`gradient_clip`)."
+            )
 
 
 class Checkpoint(EpochRecords):

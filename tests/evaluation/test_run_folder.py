@@ -19,6 +19,7 @@ from keras_rram.layers import DropConnectDense
 from tests.classifiers import classifier, digits, right_answers, training_digits
 
 GOLDEN = pathlib.Path(__file__).parent / "golden_run"
+BEFORE = pathlib.Path(__file__).parent.parent / "golden" / "before" / "run"
 HEALTHY = np.array([True, True, True, False, True, True, True, True, False, True])
 REPAIRED = HEALTHY | (np.arange(10) == 3)
 FINGERPRINT = {
@@ -83,8 +84,25 @@ def test_a_run_writes_what_the_golden_files_hold(tmp_path):
 def test_another_schema_is_refused(tmp_path):
     write_golden(tmp_path)
     path = tmp_path / "run.json"
-    path.write_text(path.read_text().replace("keras_rram.run/2", "keras_rram.run/1"))
+    path.write_text(path.read_text().replace("keras_rram.run/3", "keras_rram.run/1"))
     with pytest.raises(ValueError, match="not of this version: expected the schema"):
+        load_run(tmp_path)
+
+
+def test_a_run_of_the_version_before_is_read_and_goes_on(tmp_path):
+    """It has no digests; what is added has, and what has one must match it."""
+    assert load_run(BEFORE) == load_run(GOLDEN)
+    write_golden(tmp_path)
+    for name in ("run.json", "chips.jsonl"):
+        (tmp_path / name).write_bytes((BEFORE / name).read_bytes())
+    with contextlib.closing(Records(tmp_path, resume=True)) as records:
+        records.open()
+        records.add(ChipResult.from_answers(2, 0.1, 0.1, HEALTHY))
+    low, _ = load_run(tmp_path)
+    assert len(low.chips) == 3
+    path = tmp_path / "chips.jsonl"
+    path.write_text(path.read_text().replace('"index": 2,', '"index": 3,'))
+    with pytest.raises(ValueError, match="line 5, is damaged.*digest"):
         load_run(tmp_path)
 
 

@@ -20,8 +20,9 @@ from keras_rram.export import (
     export_population,
     read_sidecar,
 )
-from keras_rram.export.sidecar import FORMAT, Source, chip_identity, write_sidecar
+from keras_rram.export.sidecar import FORMAT, Source, chip_identity, read_index, write_sidecar
 from keras_rram.faults import FaultModel, LognormalVariation, SameCells, StuckCells, parse
+from keras_rram.files.schemas import INDEX_LINE
 from tests import export_models
 from tests.run_tools import ROOT
 
@@ -60,15 +61,20 @@ def test_a_sidecar_is_the_golden_file(tmp_path):
     content = read_sidecar(report.path)
     assert content == json.loads(json.dumps(report.sidecar()))
     golden = json.loads((GOLDEN / "sidecar.json").read_text())
+    assert golden.pop("digest") != content["sha256"]
     assert content | {"version": golden["version"]} == golden
     assert list(content) == list(golden)
+    before = json.loads((GOLDEN / "before" / "sidecar.json").read_text())
+    assert before | {"format": FORMAT} == golden
     assert golden["format"] == FORMAT
     assert parse(golden["chip"]["fault_model"]) == CHIP.fault_model
 
 
 def test_an_index_is_the_golden_file():
-    (golden,) = (GOLDEN / "index.jsonl").read_text().splitlines()
-    assert json.dumps(REPORT.summary()) == golden
+    assert INDEX_LINE.line(REPORT.summary()) == (GOLDEN / "index.jsonl").read_text()
+    (found,) = read_index(GOLDEN / "index.jsonl").values()
+    (before,) = read_index(GOLDEN / "before" / "index.jsonl").values()
+    assert before | {"format": FORMAT} == found
 
 
 def test_no_class_path_is_written():
@@ -97,7 +103,7 @@ def test_what_no_text_says_is_told_apart():
 def test_formats_of_before_are_refused(tmp_path):
     golden = (GOLDEN / "sidecar.json").read_text()
     (tmp_path / "a.tflite.json").write_text(golden.replace(f'"format": {FORMAT}', '"format": 1'))
-    with pytest.raises(ValueError, match=f"not of this version: expected format {FORMAT}"):
+    with pytest.raises(ValueError, match=f"not of this version: expected the format {FORMAT}"):
         read_sidecar(tmp_path / "a.tflite")
 
 
@@ -116,5 +122,5 @@ def test_an_index_of_before_is_refused(tmp_path, monkeypatch):
     record = json.loads(line)
     assert record.pop("format") == FORMAT
     (tmp_path / "index.jsonl").write_text(json.dumps(record) + "\n")
-    with pytest.raises(ValueError, match="index.jsonl is not of this version"):
+    with pytest.raises(ValueError, match="index.jsonl', line 1, is not of this version"):
         export(resume=True)

@@ -9,6 +9,7 @@ import pytest
 
 from keras_rram import Chip, StuckAtZero
 from keras_rram.data.sources import load
+from keras_rram.files.schemas import PANEL
 from keras_rram.study import FINDINGS, METHODS, Method, Run, fluctuation, publish, run_panel
 from keras_rram.study.answers import read_answers
 from keras_rram.study.panels import PANELS
@@ -36,7 +37,7 @@ def test_leaves_every_file_and_both_scales(finished):
     names = {path.name for path in folder.iterdir()}
     assert {"model.keras", "checkpoint.npz", "history.csv", "chips.csv", "figure.png"} <= names
     assert "answers.npz" in names
-    assert json.loads((folder / "record.json").read_text()) == json.loads(json.dumps(record))
+    assert PANEL.read(folder / "record.json") == json.loads(json.dumps(record))
     assert set(record["populations"]) == {
         "chips",
         "chips_repaired",
@@ -203,7 +204,7 @@ def test_other_records_are_refused(finished, tmp_path):
     folder = tmp_path / record["name"]
     folder.mkdir()
     text = (out / record["name"] / "record.json").read_text()
-    (folder / "record.json").write_text(text.replace("keras_rram.study/1", "keras_rram.study/0"))
+    (folder / "record.json").write_text(text.replace("keras_rram.study/2", "keras_rram.study/0"))
     with pytest.raises(ValueError, match="expected the schema .*Received: 'keras_rram.study/0'"):
         read(tmp_path)
 

@@ -400,7 +400,8 @@ def test_the_data_is_that_of_the_training_and_no_other(saved, tmp_path):
     assert list(faulty_layers(tool.inputs.faulty_model(flags.FLAGS.model))) == ["head"]
     # The study's runs name their data set alone.
     (tmp_path / "config.json").unlink()
-    (tmp_path / "record.json").write_text(json.dumps({"dataset": "mnist", "drop_rate": 0.1}))
+    record = ROOT / "docs" / "reproduction" / "2B-strided-text-short" / "record.json"
+    shutil.copy(record, tmp_path / "record.json")
     assert tool.inputs.Training.beside(model).data == "mnist"
     (error,) = run_in_turn([*quick, "--data=digits", f"--out={tmp_path}/digits"])
     assert "expected --data=mnist" in error

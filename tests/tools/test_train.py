@@ -4,6 +4,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
 from keras_rram import data, faults, faulty_layers, population
 from tests.classifiers import right_answers
@@ -155,8 +156,8 @@ def test_noise_in_each_step_and_fresh_chips_take_part(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--drop_rate=1.0"], r"must be in [0, 1)"),
-        (["--fault_rate=-0.1"], r"must be in [0, 1)"),
+        (["--drop_rate=1.0"], r"must be a number in [0, 1)"),
+        (["--fault_rate=-0.1"], r"must be a number in [0, 1)"),
         (["--fault_model=row_fault"], "did you mean 'row_faults'"),
         (["--fault_model=row_faults:exact=true"], "has no key 'exact'"),
         (["--noise=-0.1"], "--noise='-0.1'"),
@@ -169,13 +170,13 @@ def test_noise_in_each_step_and_fresh_chips_take_part(tmp_path):
         (["--replaced=4"], "belongs to --model=resnet20"),
         (["--scope=nothing"], "scope"),
         (["--recipe=nothing"], "--recipe must be one of"),
-        (["--bottlenecks=9"], "bottlenecks"),
+        (["--bottlenecks=9"], "must be an integer in [1, 8]"),
         (["--model=resnet20", "--replaced=x"], "--replaced must be integers in [1, 18]"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
     folder = tmp_path / "out"
-    with pytest.raises((ValueError, TypeError, OSError)) as error:
+    with pytest.raises((ValueError, TypeError, OSError, flags.Error)) as error:
         run_main("train", f"--out={folder}", *arguments)
     assert message in str(error.value)
     assert not folder.exists()

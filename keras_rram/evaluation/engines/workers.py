@@ -30,15 +30,33 @@ _loading = threading.Lock()
 
 
 def _quiet_start() -> Callable[[], None]:
-    """Returns what a process does first: the imports, without their messages on stderr."""
+    """Returns what a process does first: the imports, without their messages on stderr.
+
+    And it watches the process that started it, with which it ends: nobody else would end it where
+    that one is killed.
+    """
     path = keras_rram.quiet.__file__
 
     def start() -> None:
         # A function within a function travels by value: naming one of a module would import the
         # module, and with it Keras, before this can turn the messages away.
         import importlib
+        import multiprocessing
+        import os
         import runpy
+        import threading
+        import time
 
+        parent = os.getppid()
+        process = multiprocessing.parent_process()
+
+        def watch() -> None:
+            # On Windows the number of a parent stays as it is, but the process can be asked.
+            while os.getppid() == parent and (process is None or process.is_alive()):
+                time.sleep(0.5)
+            os._exit(1)
+
+        threading.Thread(target=watch, name="watch the parent", daemon=True).start()
         with runpy.run_path(path)["held_stderr"]():
             importlib.import_module("keras_rram.evaluation.engines.workers")
 

@@ -141,7 +141,7 @@ class StopRule:
                 "expected a target_half_width between 0 and 0.5. Received: "
                 f"target_half_width={self.target_half_width} (half a percent is 0.005)"
             )
-        if self.pilot_chips < 4 or self.pilot_images < 2 or self.chip_overhead_images < 0:
+        if self.pilot_chips < 4 or self.pilot_images < 2 or not self.chip_overhead_images >= 0:
             raise ValueError(
                 "expected pilot_chips >= 4, pilot_images >= 2 and chip_overhead_images >= 0 (fewer "
                 f"say nothing about the spread). Received: pilot_chips={self.pilot_chips}, "

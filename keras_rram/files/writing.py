@@ -1,14 +1,12 @@
-"""Files that are written whole or not at all, locks, and digests of arrays."""
+"""Files are written whole or not at all, and a folder by one writer at a time."""
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
 
 import filelock
-import numpy as np
 
 
 @contextlib.contextmanager
@@ -52,10 +50,32 @@ def lock(path: str | os.PathLike) -> filelock.BaseFileLock:
     return held
 
 
-def array_sha256(*arrays: np.ndarray) -> str:
-    """Returns the SHA-256 of arrays: types, shapes and values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+@contextlib.contextmanager
+def one_writer(path: str | os.PathLike) -> Iterator[None]:
+    """Keeps every other writer out of a folder, or away from a file, until the block ends.
+
+    Args:
+        path: a folder that exists, or the file; the lock is `.writer.lock` in the folder, or a file
+            beside, with `.lock` added, and stays where the process is killed.
+
+    Raises:
+        ValueError: if another process, or another part of this one, writes there now.
+        OSError: if the lock cannot be made.
+    """
+    path = pathlib.Path(path)
+    place = path / ".writer.lock" if path.is_dir() else pathlib.Path(f"{path}.lock")
+    try:
+        held = lock(place)
+        while not place.exists():  # its last holder removed it, and this lock is of nothing
+            held.release()
+            held = lock(place)
+    except BlockingIOError:
+        raise ValueError(
+            f"'{path}' is being written by another process: wait for it, or name another one."
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # an open file cannot be removed on Windows
+            place.unlink()
+        held.release()
