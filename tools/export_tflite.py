@@ -14,6 +14,9 @@ Chips with other faults, here the cells of differential pairs, of which some are
   python -m tools.export_tflite --model=runs/digits/model.keras --chips=10 --out=runs/pairs \
       --fault_model=differential_pair:stuck_off=0.05,stuck_on=0.001
 
+A chip whose file fails its verification, or whose map does not fit, has none; the others are
+written, the reasons are listed, and the exit code is 1.
+
 Without --fault_rate, --fault_model and --chip only the fault-free file is written. Training images
 of the model's data calibrate int8, its test images verify the files; `--convert` puts a plain Keras
 model's weights on the chip. Activation ranges are those of the fault-free model, or those of some
@@ -132,6 +135,13 @@ def main(argv: Sequence[str]) -> None:
         f"{result.written} files written and verified, {result.kept} kept. Results: {folder}/ "
         f"(index: {result.index})"
     )
+    if result.failed:
+        for each in result.failed:
+            print(f"  failed {pathlib.Path(each.file).stem}: {each.reason}")
+        cli.fail(
+            f"{len(result.failed)} of {len(chips)} chips have no file, for the reasons above and "
+            "in the index; --resume tries them again."
+        )
 
 
 def _chips() -> list[Any]:

@@ -18,6 +18,7 @@ from keras_rram.export.flatbuffer import read
 from keras_rram.export.kernels import chip_gains
 from keras_rram.export.patchable import PatchableModel
 from keras_rram.export.sidecar import (
+    FORMAT,
     ExportReport,
     check_format,
     chip_identity,
@@ -32,15 +33,36 @@ INDEX = "index.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
+class FailedChip:
+    """A chip without a file.
+
+    Attributes:
+        file: name that its file would have.
+        chip: identity of the chip, see `chip_identity`.
+        reason: why there is none.
+    """
+
+    file: str
+    chip: dict[str, Any]
+    reason: str
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what an index says of the chip, as plain values."""
+        return {"format": FORMAT, "file": self.file, "chip": self.chip, "failed": self.reason}
+
+
+@dataclasses.dataclass(frozen=True)
 class PopulationExport:
     """What `export_population` left in a folder.
 
     Attributes:
         folder: the folder.
         base: the fault-free file that all chips are patched from.
-        index: JSON lines, one for each chip: file, SHA-256, size, chip, fault rate, verification.
+        index: JSON lines, one for each chip: file, SHA-256, size, chip, fault rate, verification;
+            of a chip without a file the reason, as `failed`.
         written: number of chips that were written.
         kept: number of chips that were there before, from the run that this one resumed.
+        failed: the chips that have no file.
     """
 
     folder: pathlib.Path
@@ -48,6 +70,7 @@ class PopulationExport:
     index: pathlib.Path
     written: int
     kept: int
+    failed: tuple[FailedChip, ...] = ()
 
 
 def export_population(
@@ -73,7 +96,9 @@ def export_population(
 
     The folder gets `base.tflite` (fault-free), one file for each chip, a sidecar for each file, and
     an index. Files appear one by one and whole; a run that was stopped at any moment goes on with
-    `resume=True`.
+    `resume=True`. A chip that cannot be written, since its map is of another model or its file
+    fails the verification, leaves no file but its reason in the index, and the others are written;
+    `resume=True` tries it again.
 
     Args:
         model: see `export_tflite`, likewise `quantization`, `calibration`, `images`, `labels`,
@@ -98,12 +123,13 @@ def export_population(
         commit: see there.
 
     Returns:
-        What the folder holds.
+        What the folder holds, and which chips failed.
 
     Raises:
         ValueError: if an argument does not fit, or if the folder holds another export, or one of
             another format.
-        ExportError: if a file fails its verification; those before it stay.
+        ExportError: if the model cannot be converted or patched, or the fault-free file fails its
+            verification.
         OSError: if a file cannot be written.
 
     Example:
@@ -160,19 +186,34 @@ def export_population(
     with written_whole(index) as temporary:
         lines = [json.dumps(kept[name]) + "\n" for name in names.values() if name in kept]
         temporary.write_text("".join(lines), encoding="utf-8")
-    written = 0
+    written, failed = 0, []
     with index.open("a", encoding="utf-8") as lines_out:
         for chip in chips:
             name = names[_key(chip)]
             if name in kept:
                 continue
-            report = exporter.write(folder / name, chip, run=run or not written)
-            lines_out.write(json.dumps(report.summary()) + "\n")
+            outcome = _write(exporter, folder / name, chip, run or not written)
+            lines_out.write(json.dumps(outcome.summary()) + "\n")
             lines_out.flush()
+            if isinstance(outcome, FailedChip):
+                failed.append(outcome)
+                continue
             written += 1
             if progress is not None:
-                progress(report)
-    return PopulationExport(folder, base, index, written, len(kept))
+                progress(outcome)
+    return PopulationExport(folder, base, index, written, len(kept), tuple(failed))
+
+
+def _write(
+    exporter: Exporter, path: pathlib.Path, chip: Chip, run: bool
+) -> ExportReport | FailedChip:
+    """Writes the file of a chip, or says why there is none."""
+    try:
+        return exporter.write(path, chip, run=run)
+    except ValueError as error:
+        for leftover in (path, sidecar_path(path)):  # of a run that was killed before its index
+            leftover.unlink(missing_ok=True)
+        return FailedChip(path.name, chip_identity(chip) or {}, str(error))
 
 
 def _key(chip: Chip) -> str:
@@ -238,7 +279,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_kept(folder: pathlib.Path, record: dict[str, Any] | None, chip: Chip) -> bool:
-    if record is None:
+    if record is None or "failed" in record:
         return False
     if record["chip"] != json.loads(_key(chip)):
         raise ValueError(
