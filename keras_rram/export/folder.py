@@ -12,11 +12,8 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip
-from keras_rram.export.errors import ExportError
 from keras_rram.export.exporter import Exporter, Labelled
 from keras_rram.export.flatbuffer import read
-from keras_rram.export.kernels import chip_gains
-from keras_rram.export.patchable import PatchableModel
 from keras_rram.export.sidecar import (
     FORMAT,
     ExportReport,
@@ -27,6 +24,7 @@ from keras_rram.export.sidecar import (
 )
 from keras_rram.export.verify import Thresholds
 from keras_rram.files import written_whole
+from keras_rram.repair import Repair
 
 BASE = "base.tflite"
 INDEX = "index.jsonl"
@@ -82,6 +80,7 @@ def export_population(
     images: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     calibration_chips: Sequence[Chip] = (),
+    repair: Repair | None = None,
     thresholds: Thresholds | None = None,
     resume: bool = False,
     run: bool = True,
@@ -94,6 +93,9 @@ def export_population(
 ) -> PopulationExport:
     """Writes a verified TFLite file for each of many chips, from one conversion.
 
+    Where the fault-free file, or the repaired one, cannot be patched, each chip is converted, with
+    a warning that says why.
+
     The folder gets `base.tflite` (fault-free), one file for each chip, a sidecar for each file, and
     an index. Files appear one by one and whole; a run that was stopped at any moment goes on with
     `resume=True`. A chip that cannot be written, since its map is of another model or its file
@@ -102,8 +104,8 @@ def export_population(
 
     Args:
         model: see `export_tflite`, likewise `quantization`, `calibration`, `images`, `labels`,
-            `calibration_chips`, `thresholds`, `also_on`, `micro_images`, `data`, `command` and
-            `commit`.
+            `calibration_chips`, `repair`, `thresholds`, `also_on`, `micro_images`, `data`,
+            `command` and `commit`.
         folder: folder to write; made if needed, and without a population in it, unless resumed.
         chips: the chips, all different.
         quantization: see `export_tflite`.
@@ -111,6 +113,7 @@ def export_population(
         images: see there; every file is run on all of them.
         labels: see there.
         calibration_chips: see there.
+        repair: see there; it is applied to each chip, and to the fault-free model of the base.
         thresholds: see there.
         resume: whether the chips of an earlier run of the same export are kept.
         run: whether each chip's file is run next to the Keras model. Without, every byte is checked
@@ -128,7 +131,7 @@ def export_population(
     Raises:
         ValueError: if an argument does not fit, or if the folder holds another export, or one of
             another format.
-        ExportError: if the model cannot be converted or patched, or the fault-free file fails its
+        ExportError: if the model cannot be converted, or the fault-free file fails its
             verification.
         OSError: if a file cannot be written.
 
@@ -156,21 +159,15 @@ def export_population(
         labels,
         chips=chips,
         calibration_chips=calibration_chips,
+        repair=repair,
         thresholds=thresholds,
         also_on=also_on,
         micro_images=micro_images,
         data=data,
         command=command,
         commit=commit,
-        patchable=PatchableModel(model, read(base), chip_gains(chips, model))
-        if base.exists()
-        else None,
+        tflite=read(base) if base.exists() else None,
     )
-    if exporter.patchable.unmappable is not None:
-        raise ExportError(
-            f"Model '{model.name}' cannot be patched: {exporter.patchable.unmappable} Export its "
-            "chips one by one with `export_tflite`, which converts each."
-        )
     if base.exists():
         _check_same(base, exporter)
     else:
@@ -252,7 +249,7 @@ def _check_same(base: pathlib.Path, exporter: Exporter) -> None:
     if found is None:
         raise ValueError(f"'{base}' has no sidecar: it is not the base of an export to resume.")
     source = json.loads(json.dumps(dataclasses.asdict(exporter.source)))
-    for name in ("weights_sha256", "quantization", "calibration", "gains"):
+    for name in ("weights_sha256", "quantization", "calibration", "gains", "repair"):
         if found.get(name) != source[name]:
             raise ValueError(
                 f"'{base.parent}' holds an export of something else: its {name} is "
