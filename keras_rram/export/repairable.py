@@ -56,7 +56,7 @@ class RepairableModel:
     """
 
     def __init__(self, model: keras.Model, patchable: PatchableModel, sample: np.ndarray):
-        self._model, self.tflite = model, patchable.tflite
+        self.tflite = patchable.tflite
         self._places = dict(patchable.places)
         graph = parse(self.tflite)
         if clean := clean_kernels_of(model):
@@ -74,7 +74,8 @@ class RepairableModel:
         self._kernels = kernel_variables(model)
         covered = {id(variable) for variable in folds.variables}
         covered |= {id(kernel) for name, kernel in self._kernels.items() if name in self._places}
-        for layer in faulty_layers(model).values():
+        self._faulty = faulty_layers(model)
+        for layer in self._faulty.values():
             covered |= {id(layer.drop_rate), id(layer.seed_generator.state)}
             for held in (layer.fault_masks, layer.fault_offsets):
                 covered |= {id(variable) for variable in held.values()}
@@ -161,7 +162,7 @@ class RepairableModel:
         """Returns a kernel as it is stored, and what the chip makes of it."""
         kernel = np.array(ops.convert_to_numpy(self._kernels[name]), np.float32)
         layer, _, slot = name.rpartition("/")
-        faulty = faulty_layers(self._model).get(layer)
+        faulty = self._faulty.get(layer)
         if faulty is None:
             return kernel, Fault(np.ones(kernel.shape, np.float32))
         mask = np.array(ops.convert_to_numpy(faulty.fault_masks[slot]))

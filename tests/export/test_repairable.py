@@ -37,20 +37,9 @@ IMAGES = networks.images(200, seed=3)
 RECALIBRATION = BatchNormRecalibration(IMAGES[:100])
 
 
-def settled(model):
-    """Gives a network the statistics of its own data, as training does."""
-    recalibrate_batch_norm(model, IMAGES, keep=True)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.beta.assign(np.random.default_rng(4).normal(scale=0.3, size=layer.beta.shape))
-        elif hasattr(layer, "bias") and layer.bias is not None:
-            layer.bias.assign(np.random.default_rng(5).normal(scale=0.3, size=layer.bias.shape))
-    return model
-
-
 @functools.cache
 def model():
-    return settled(networks.network())
+    return networks.settled(networks.network())
 
 
 @functools.cache
