@@ -23,7 +23,7 @@ ARROWS = {
     "models": {"layers"},
     "training": {"chips", "data", "faults", "files", "layers", "noise"},
     "repair": {"chips", "data", "faults", "files", "layers"},
-    "export": {"chips", "data", "faults", "files", "hardware", "layers", "quiet"},
+    "export": {"chips", "data", "faults", "files", "hardware", "layers", "quiet", "repair"},
     "evaluation": {
         "chips",
         "data",

@@ -20,6 +20,12 @@ def define(micro_images: int) -> None:
     number_flags.define(
         "max_accuracy_difference", 0.01, "Allowed difference to Keras's accuracy.", "[0, 1]"
     )
+    number_flags.define(
+        "max_difference",
+        1e-4,
+        "Of float32 files: allowed difference to Keras's outputs, as part of the largest.",
+        "[0, inf)",
+    )
     number_flags.define_whole(
         "micro_images", micro_images, "Images to run int8 files on in TFLite Micro.", "[0, 1e9]"
     )
@@ -36,7 +42,9 @@ def options(dataset: Any, quantization: str) -> dict[str, Any]:
         "quantization": quantization,
         "calibration": inputs.calibration(dataset) if is_calibrated else None,
         "thresholds": Thresholds(
-            agreement=FLAGS.min_agreement, accuracy=FLAGS.max_accuracy_difference
+            max_difference=FLAGS.max_difference,
+            agreement=FLAGS.min_agreement,
+            accuracy=FLAGS.max_accuracy_difference,
         ),
         "micro_images": FLAGS.micro_images,
         "data": dataset.name,

@@ -14,6 +14,16 @@ Chips with other faults, here the cells of differential pairs, of which some are
   python -m tools.export_tflite --model=runs/digits/model.keras --chips=10 --out=runs/pairs \
       --fault_model=differential_pair:stuck_off=0.05,stuck_on=0.001
 
+Each chip repaired first, by recalibration on unlabelled training images or from its map
+(`--help_repairs` has the names and keys); its file has scales and biases of its own, and its
+sidecar says what was done with which images:
+
+  python -m tools.export_tflite --model=runs/digits/model.keras --fault_rate=0.2 --chips=10 \
+      --repair=batch_norm:images=512 --out=runs/repaired
+
+A chip whose file fails its verification, or whose map does not fit, has none; the others are
+written, the reasons are listed, and the exit code is 1.
+
 Without --fault_rate, --fault_model and --chip only the fault-free file is written. Training images
 of the model's data calibrate int8, its test images verify the files; `--convert` puts a plain Keras
 model's weights on the chip. Activation ranges are those of the fault-free model, or those of some
@@ -32,7 +42,7 @@ from typing import Any
 
 from absl import flags
 
-from . import chip_files, cli, export_flags, fault_flags, inputs, number_flags
+from . import chip_files, cli, export_flags, fault_flags, inputs, number_flags, repair_flags
 
 FLAGS = flags.FLAGS
 
@@ -48,6 +58,7 @@ fault_flags.define(otherwise="no chips")
 fault_flags.define_chips(1)
 export_flags.define(micro_images=0)
 chip_files.define()
+repair_flags.define()
 number_flags.define_whole(
     "calibration_chips",
     0,
@@ -74,6 +85,8 @@ def main(argv: Sequence[str]) -> None:
     chips, calibration_chips = _chips(), _calibration_chips()
     if FLAGS.cross_check and not chips:
         raise ValueError("--cross_check needs chips.")
+    if FLAGS.cross_check and repair_flags.plan() is not None:
+        raise ValueError("--cross_check is for chips as they are, without --repair.")
     model, dataset, (images, labels) = inputs.load(faulty=bool(chips))
     for chip in chips[:1]:
         chip.faults(model)
@@ -82,6 +95,7 @@ def main(argv: Sequence[str]) -> None:
         "images": images,
         "labels": labels,
         "calibration_chips": calibration_chips,
+        "repair": repair_flags.given(dataset),
         "also_on": {name: data.load(name).arrays("test") for name in FLAGS.also_on},
     }
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
@@ -91,7 +105,8 @@ def main(argv: Sequence[str]) -> None:
         chips = [
             chips[place]
             for place in chip_files.verdicts(
-                evaluate_population(model, chips, (images, labels)), folder
+                evaluate_population(model, chips, (images, labels), repair=common["repair"]),
+                folder,
             )
         ]
         if not chips:
@@ -133,6 +148,13 @@ def main(argv: Sequence[str]) -> None:
         f"{result.written} files written and verified, {result.kept} kept. Results: {folder}/ "
         f"(index: {result.index})"
     )
+    if result.failed:
+        for each in result.failed:
+            print(f"  failed {pathlib.Path(each.file).stem}: {each.reason}")
+        cli.fail(
+            f"{len(result.failed)} of {len(chips)} chips have no file, for the reasons above and "
+            "in the index; --resume tries them again."
+        )
 
 
 def _chips() -> list[Any]:

@@ -73,6 +73,14 @@ def _origin(sidecar: dict[str, Any] | None) -> str:
         if chip is None
         else f"chip {json.dumps(chip)}, {sidecar['fault_rate']:.2%} of its weights faulty",
     ]
+    if repair := sidecar.get("repair"):
+        lines.append(
+            f"repaired by {repair['repair']} (access tier {repair['access_tier']})"
+            + "".join(
+                f", {each['count']} {each['array']} of SHA-256 {each['sha256'][:16]}"
+                for each in repair["data"]
+            )
+        )
     if verification is not None:
         accuracy = verification["accuracy"]
         lines.append(

@@ -102,7 +102,8 @@ def evaluate_population(
         quantization: "float32", or "int8" for the numbers of a deployed file.
         calibration: training images for int8, see `keras_rram.export.convert`.
         repair: what is done to each programmed chip before it is evaluated, and to the fault-free
-            model beside, see `keras_rram.repair.Repair`. Only the keras engine can.
+            model beside, see `keras_rram.repair.Repair`. The litert engine repairs the Keras model
+            and patches what that changed into the chip's file.
         stop: a half-width of the interval of the mean, or a `StopRule`: chips and images are then
             spent where they narrow it most, and `chips` is the cap.
         out: folder for `run.json` and `chips.jsonl`, which gets a line after each chip.

@@ -4,7 +4,8 @@ import hashlib
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import keras
 import numpy as np
@@ -13,15 +14,23 @@ from keras_rram.chips.chip import Chip, check_chip, program
 from keras_rram.data import check_classes, check_images, check_labels
 from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import check_calibration, convert
-from keras_rram.export.errors import ExportError
-from keras_rram.export.kernels import kernels_of, scaled, weights_sha256
+from keras_rram.export.errors import ExportError, UnmappableError
+from keras_rram.export.kernels import chip_gains, kernels_of, scaled, weights_sha256
 from keras_rram.export.micro import MicroReport, run_micro
 from keras_rram.export.patchable import PatchableModel, StuckValues
-from keras_rram.export.sidecar import ExportReport, Source, chip_identity, write_sidecar
+from keras_rram.export.repairable import RepairableModel, quantize_on_repaired
+from keras_rram.export.sidecar import (
+    ExportReport,
+    Source,
+    chip_identity,
+    repair_record,
+    write_sidecar,
+)
 from keras_rram.export.verify import IMAGES, Thresholds, Verification, compare
 from keras_rram.faults import Fault
 from keras_rram.files import written_whole
 from keras_rram.layers import check_weights
+from keras_rram.repair import Repair
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Float images `(n, ...)`, preprocessed as for the model, and integer classes `(n,)`."""
@@ -36,6 +45,7 @@ def export_tflite(
     images: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     calibration_chips: Iterable[Chip] = (),
+    repair: Repair | None = None,
     thresholds: Thresholds | None = None,
     batch_size: int | None = None,
     also_on: Mapping[str, Labelled] | None = None,
@@ -66,6 +76,9 @@ def export_tflite(
         calibration_chips: for int8: chips that the activation ranges come from, rather than from
             the fault-free model. A fault-free file of such ranges is a template: what it computes
             is in its sidecar, but does not have to reach `thresholds`.
+        repair: what is done to the chip, or to the fault-free model, before its file is made, see
+            `keras_rram.repair.Repair`. Batch normalization, biases and steps are patched too; where
+            the repair changed something else, the repaired model is converted anew.
         thresholds: what the file must reach, defaults to `Thresholds()`.
         batch_size: see `convert`.
         also_on: name -> further images and labels to run the file on, for the sidecar.
@@ -99,6 +112,7 @@ def export_tflite(
         labels,
         chips=[] if chip is None else [chip],
         calibration_chips=calibration_chips,
+        repair=repair,
         thresholds=thresholds,
         batch_size=batch_size,
         also_on=also_on,
@@ -121,6 +135,7 @@ class Exporter:
         labels: see there.
         chips: what files will be written for, see `PatchableModel.convert`.
         calibration_chips: see there.
+        repair: see there.
         thresholds: see there.
         batch_size: see there.
         also_on: see there.
@@ -128,11 +143,12 @@ class Exporter:
         data: see there.
         command: see there.
         commit: see there.
-        patchable: the converted model, if it was converted before.
+        tflite: the fault-free file, if it was converted before.
 
     Attributes:
         source: the common part of all sidecars.
-        patchable: the converted model. Where it cannot be patched, each chip is converted.
+        patchable: the converted model, fault-free and repaired. Where it cannot be patched, each
+            chip is converted.
     """
 
     def __init__(
@@ -145,6 +161,7 @@ class Exporter:
         *,
         chips: Sequence[Chip] = (),
         calibration_chips: Iterable[Chip] = (),
+        repair: Repair | None = None,
         thresholds: Thresholds | None = None,
         batch_size: int | None = None,
         also_on: Mapping[str, Labelled] | None = None,
@@ -152,10 +169,10 @@ class Exporter:
         data: str | None = None,
         command: str | None = None,
         commit: str | None = None,
-        patchable: PatchableModel | None = None,
+        tflite: bytes | None = None,
     ):
         check_weights(model)
-        self._model = model
+        self._model, self._repair = model, repair
         self._thresholds = thresholds or Thresholds()
         calibrated_on = list(calibration_chips)
         for chip in (*chips, *calibrated_on):
@@ -181,9 +198,23 @@ class Exporter:
             check_classes(model, classes, name)
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
         self._calibration, self._batch_size = calibration, batch_size
-        self.patchable = patchable or PatchableModel.convert(
-            model, quantization, calibration, batch_size, chips, calibrated_on
-        )
+        gains = chip_gains(chips, model)
+        if tflite is None and calibrated_on and repair is not None:
+            tflite = quantize_on_repaired(
+                model, calibration, calibrated_on, repair, gains, quantization, batch_size
+            )
+        self._repairable: RepairableModel | None = None
+        with self._on_chip(None, {}):
+            self.patchable = (
+                PatchableModel.convert(
+                    model, quantization, calibration, batch_size, chips, calibrated_on
+                )
+                if tflite is None
+                else PatchableModel(model, tflite, gains)
+            )
+            if repair is not None and self.patchable.unmappable is None:
+                self._repairable = RepairableModel(model, self.patchable, self._images[:1])
+            ranges = self._range_change() if calibrated_on else None
         self._healthy = scaled(model, self.patchable.gains)
         self.source = Source(
             model=model.name,
@@ -192,10 +223,11 @@ class Exporter:
             quantization=quantization,
             data=data,
             calibration=_describe(calibration, calibrated_on),
-            ranges=self._range_change() if calibrated_on else None,
+            ranges=ranges,
             gains=self.patchable.gains,
             command=command,
             commit=commit,
+            repair=None if repair is None else repair_record(repair),
         )
         self._weights = sum(kernel.values.size for kernel in kernels_of(model).values())
 
@@ -215,14 +247,13 @@ class Exporter:
         """
         path = _check_path(path)
         faults = self._healthy if chip is None else chip.faults(self._model)
-        is_patched = chip is not None and self.patchable.unmappable is None
-        tflite = self._make(chip, faults)
-        with written_whole(path) as temporary:
+        with self._on_chip(chip, faults), written_whole(path) as temporary:
+            tflite, is_patched = self._make(chip, faults)
             temporary.write_bytes(tflite)
             written = temporary.read_bytes()
             try:
-                verification = self._verify(written, chip, faults, run)
-                also_on = {} if verification is None else self._run_on_others(written, faults)
+                verification = self._verify(written, chip, faults, is_patched, run)
+                also_on = {} if verification is None else self._run_on_others(written)
                 micro = None if verification is None else self._run_micro(written)
             except ValueError as error:
                 raise ExportError(f"{path.name} failed its verification: {error}") from error
@@ -242,39 +273,61 @@ class Exporter:
             write_sidecar(report)
         return report
 
-    def _make(self, chip: Chip | None, faults: Mapping[str, Fault]) -> bytes | bytearray:
+    @contextmanager
+    def _on_chip(self, chip: Chip | None, faults: Mapping[str, Fault]) -> Iterator[None]:
+        """Programs the model, and repairs it if that is asked for, within a `with` block."""
+        with ExitStack() as stack:
+            stack.enter_context(program(self._model, faults))
+            if self._repair is not None:
+                stack.enter_context(self._repair(self._model, chip))
+            yield
+
+    def _make(
+        self, chip: Chip | None, faults: Mapping[str, Fault]
+    ) -> tuple[bytes | bytearray, bool]:
+        """Returns the file of the model as it is programmed, and whether it was patched."""
         if chip is None:
-            return self.patchable.tflite
-        if self.patchable.unmappable is None:
-            return self.patchable.patch(faults)
+            return self.patchable.tflite, False
+        reason = self.patchable.unmappable
+        if reason is None:
+            if self._repairable is None:
+                return bytes(self.patchable.patch(faults)), True
+            try:
+                return bytes(self._repairable.patch()), True
+            except UnmappableError as error:
+                reason = error
         warnings.warn(
-            f"The chip's faults are baked in before conversion, since its file cannot be patched: "
-            f"{self.patchable.unmappable}",
-            stacklevel=3,
+            f"The chip's model is converted anew, since its file cannot be patched: {reason}",
+            stacklevel=4,
         )
-        with program(self._model, faults):
-            return convert(
-                self._model, self.source.quantization, self._calibration, self._batch_size
-            )
+        tflite = convert(self._model, self.source.quantization, self._calibration, self._batch_size)
+        return tflite, False
 
     def _verify(
-        self, tflite: bytes, chip: Chip | None, faults: Mapping[str, Fault], run: bool
+        self,
+        tflite: bytes,
+        chip: Chip | None,
+        faults: Mapping[str, Fault],
+        is_patched: bool,
+        run: bool,
     ) -> Verification | None:
         """Returns what running a file showed; None for one of which only the bytes are checked."""
-        if not run and self.patchable.unmappable is None:
+        if is_patched and self._repairable is not None:
+            self._repairable.check(tflite)
+        elif self._repair is None and self.patchable.unmappable is None:
             self.patchable.check(tflite, faults)
+        if not run and is_patched:
             return None
-        found = self.patchable.verify(self._model, faults, self._images, self._labels, tflite)
+        found = compare(self._model, tflite, self._images, self._labels)
         if chip is not None or self.source.ranges is None:
             found.check(self.source.quantization, self._thresholds)
         return found
 
-    def _run_on_others(self, tflite: bytes, faults: Mapping[str, Fault]) -> dict[str, Verification]:
-        with program(self._model, faults):
-            return {
-                name: compare(self._model, tflite, *labelled)
-                for name, labelled in self._also_on.items()
-            }
+    def _run_on_others(self, tflite: bytes) -> dict[str, Verification]:
+        return {
+            name: compare(self._model, tflite, *labelled)
+            for name, labelled in self._also_on.items()
+        }
 
     def _run_micro(self, tflite: bytes) -> MicroReport | None:
         if not self._micro_images:
@@ -284,7 +337,7 @@ class Exporter:
         return report
 
     def _range_change(self) -> RangeChange:
-        with program(self._model, self._healthy):
+        with program(self._model, scaled(self._model, self.patchable.gains)):
             fault_free = convert(self._model, "int8", self._calibration, self._batch_size)
         return range_change(fault_free, self.patchable.tflite)
 
@@ -293,7 +346,11 @@ class Exporter:
         return faulty / self._weights
 
     def _stuck_values(self, faults: Mapping[str, Fault]) -> StuckValues | None:
-        if self.patchable.unmappable or all(fault.offset is None for fault in faults.values()):
+        if (
+            self.patchable.unmappable
+            or self._repair is not None
+            or all(fault.offset is None for fault in faults.values())
+        ):
             return None
         return self.patchable.stuck_values(faults)
 

@@ -43,6 +43,8 @@ class Tensor:
         scales: float64 quantization steps, one or one for each channel; empty when not quantized.
         zero_points: int64, likewise.
         axis: dimension that the scales belong to.
+        scales_offset: position of the first of the scales in the file, which are little-endian
+            float32; 0 when not quantized.
     """
 
     index: int
@@ -55,6 +57,7 @@ class Tensor:
     scales: np.ndarray
     zero_points: np.ndarray
     axis: int
+    scales_offset: int = 0
 
     @property
     def dtype(self) -> np.dtype | None:
@@ -192,11 +195,13 @@ def _tensor(tensor: Any, index: int, spans: list[tuple[int, int]]) -> Tensor:
     dtype = _DTYPES.get(name)
     if size and dtype is not None and int(np.prod(shape)) * dtype.itemsize != size:
         raise ValueError(f"tensor {index} has shape {shape} but {size} bytes of {name}")
-    scales, zero_points, axis = np.zeros(0), np.zeros(0, np.int64), 0
+    scales, zero_points, axis, scales_offset = np.zeros(0), np.zeros(0, np.int64), 0, 0
     quantization = tensor.Quantization()
     if quantization is not None and quantization.ScaleLength():
         scales = quantization.ScaleAsNumpy().astype(np.float64)
         axis = quantization.QuantizedDimension()
+        # As for buffers: the third field of the table, the vector of scales.
+        scales_offset = quantization._tab.Vector(quantization._tab.Offset(8))
         zero_points = np.zeros(scales.size, np.int64)
         if quantization.ZeroPointLength():
             zero_points = quantization.ZeroPointAsNumpy().astype(np.int64)
@@ -211,6 +216,7 @@ def _tensor(tensor: Any, index: int, spans: list[tuple[int, int]]) -> Tensor:
         scales=scales,
         zero_points=zero_points,
         axis=axis,
+        scales_offset=scales_offset,
     )
 
 

@@ -12,12 +12,10 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip, check_chip
-from keras_rram.export.errors import ExportError
 from keras_rram.export.exporter import Exporter, Labelled
 from keras_rram.export.flatbuffer import read
-from keras_rram.export.kernels import chip_gains
-from keras_rram.export.patchable import PatchableModel
 from keras_rram.export.sidecar import (
+    FORMAT,
     INDEX,
     ExportReport,
     check_described,
@@ -29,6 +27,7 @@ from keras_rram.export.sidecar import (
 from keras_rram.export.verify import Thresholds
 from keras_rram.files import is_sha256_of, one_writer, written_whole
 from keras_rram.files.schemas import INDEX_LINE
+from keras_rram.repair import Repair
 
 BASE = "base.tflite"
 
@@ -38,15 +37,36 @@ _R = TypeVar("_R")
 
 
 @dataclasses.dataclass(frozen=True)
+class FailedChip:
+    """A chip without a file.
+
+    Attributes:
+        file: name that its file would have.
+        chip: identity of the chip, see `chip_identity`.
+        reason: why there is none.
+    """
+
+    file: str
+    chip: dict[str, Any]
+    reason: str
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what an index says of the chip, as plain values."""
+        return {"format": FORMAT, "file": self.file, "chip": self.chip, "failed": self.reason}
+
+
+@dataclasses.dataclass(frozen=True)
 class PopulationExport:
     """What `export_population` left in a folder.
 
     Attributes:
         folder: the folder.
         base: the fault-free file that all chips are patched from.
-        index: JSON lines, one for each chip: file, SHA-256, size, chip, fault rate, verification.
+        index: JSON lines, one for each chip: file, SHA-256, size, chip, fault rate, verification;
+            of a chip without a file the reason, as `failed`.
         written: number of chips that were written.
         kept: number of chips that were there before, from the run that this one resumed.
+        failed: the chips that have no file.
     """
 
     folder: pathlib.Path
@@ -54,6 +74,7 @@ class PopulationExport:
     index: pathlib.Path
     written: int
     kept: int
+    failed: tuple[FailedChip, ...] = ()
 
 
 def _alone(export: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -80,6 +101,7 @@ def export_population(
     images: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     calibration_chips: Sequence[Chip] = (),
+    repair: Repair | None = None,
     thresholds: Thresholds | None = None,
     resume: bool = False,
     run: bool = True,
@@ -92,14 +114,19 @@ def export_population(
 ) -> PopulationExport:
     """Writes a verified TFLite file for each of many chips, from one conversion.
 
+    Where the fault-free file, or the repaired one, cannot be patched, each chip is converted, with
+    a warning that says why.
+
     The folder gets `base.tflite` (fault-free), one file for each chip, a sidecar for each file, and
     an index. Files appear one by one and whole; a run that was stopped at any moment goes on with
-    `resume=True`.
+    `resume=True`. A chip that cannot be written, since its map is of another model or its file
+    fails the verification, leaves no file but its reason in the index, and the others are written;
+    `resume=True` tries it again.
 
     Args:
         model: see `export_tflite`, likewise `quantization`, `calibration`, `images`, `labels`,
-            `calibration_chips`, `thresholds`, `also_on`, `micro_images`, `data`, `command` and
-            `commit`.
+            `calibration_chips`, `repair`, `thresholds`, `also_on`, `micro_images`, `data`,
+            `command` and `commit`.
         folder: folder to write; made if needed, and without a population in it, unless resumed.
         chips: the chips, all different.
         quantization: see `export_tflite`.
@@ -107,6 +134,7 @@ def export_population(
         images: see there; every file is run on all of them.
         labels: see there.
         calibration_chips: see there.
+        repair: see there; it is applied to each chip, and to the fault-free model of the base.
         thresholds: see there.
         resume: whether the chips of an earlier run of the same export are kept.
         run: whether each chip's file is run next to the Keras model. Without, every byte is checked
@@ -119,12 +147,13 @@ def export_population(
         commit: see there.
 
     Returns:
-        What the folder holds.
+        What the folder holds, and which chips failed.
 
     Raises:
         ValueError: if an argument does not fit, or if the folder holds another export, or one of
             another format.
-        ExportError: if a file fails its verification; those before it stay.
+        ExportError: if the model cannot be converted, or the fault-free file fails its
+            verification.
         OSError: if a file cannot be written.
 
     Example:
@@ -151,21 +180,15 @@ def export_population(
         labels,
         chips=chips,
         calibration_chips=calibration_chips,
+        repair=repair,
         thresholds=thresholds,
         also_on=also_on,
         micro_images=micro_images,
         data=data,
         command=command,
         commit=commit,
-        patchable=PatchableModel(model, read(base), chip_gains(chips, model))
-        if base.exists()
-        else None,
+        tflite=read(base) if base.exists() else None,
     )
-    if exporter.patchable.unmappable is not None:
-        raise ExportError(
-            f"Model '{model.name}' cannot be patched: {exporter.patchable.unmappable} Export its "
-            "chips one by one with `export_tflite`, which converts each."
-        )
     if base.exists():
         _check_same(base, exporter)
     else:
@@ -181,19 +204,34 @@ def export_population(
     with written_whole(index) as temporary:
         lines = [INDEX_LINE.line(kept[name]) for name in names.values() if name in kept]
         temporary.write_text("".join(lines), encoding="utf-8")
-    written = 0
+    written, failed = 0, []
     with index.open("a", encoding="utf-8") as lines_out:
         for chip in chips:
             name = names[_key(chip)]
             if name in kept:
                 continue
-            report = exporter.write(folder / name, chip, run=run or not written)
-            lines_out.write(INDEX_LINE.line(report.summary()))
+            outcome = _write(exporter, folder / name, chip, run or not written)
+            lines_out.write(INDEX_LINE.line(outcome.summary()))
             lines_out.flush()
+            if isinstance(outcome, FailedChip):
+                failed.append(outcome)
+                continue
             written += 1
             if progress is not None:
-                progress(report)
-    return PopulationExport(folder, base, index, written, len(kept))
+                progress(outcome)
+    return PopulationExport(folder, base, index, written, len(kept), tuple(failed))
+
+
+def _write(
+    exporter: Exporter, path: pathlib.Path, chip: Chip, run: bool
+) -> ExportReport | FailedChip:
+    """Writes the file of a chip, or says why there is none."""
+    try:
+        return exporter.write(path, chip, run=run)
+    except ValueError as error:
+        for leftover in (path, sidecar_path(path)):  # of a run that was killed before its index
+            leftover.unlink(missing_ok=True)
+        return FailedChip(path.name, chip_identity(chip) or {}, str(error))
 
 
 def _key(chip: Chip) -> str:
@@ -234,7 +272,7 @@ def _check_same(base: pathlib.Path, exporter: Exporter) -> None:
     if found is None:
         raise ValueError(f"'{base}' has no sidecar: it is not the base of an export to resume.")
     source = json.loads(json.dumps(dataclasses.asdict(exporter.source)))
-    for name in ("weights_sha256", "quantization", "calibration", "gains"):
+    for name in ("weights_sha256", "quantization", "calibration", "gains", "repair"):
         if found.get(name) != source[name]:
             raise ValueError(
                 f"'{base.parent}' holds an export of something else: its {name} is "
@@ -245,7 +283,7 @@ def _check_same(base: pathlib.Path, exporter: Exporter) -> None:
 
 
 def _is_kept(folder: pathlib.Path, record: dict[str, Any] | None, chip: Chip) -> bool:
-    if record is None:
+    if record is None or "failed" in record:
         return False
     if record["chip"] != json.loads(_key(chip)):
         raise ValueError(

@@ -18,7 +18,7 @@ from keras_rram.export.kernels import Kernel
 from keras_rram.export.place import INT8_LIMIT, Place
 
 # Position of the weights among the inputs of each operator that has them.
-_WEIGHT_INPUTS = {
+WEIGHT_INPUTS = {
     "CONV_2D": (1,),
     "DEPTHWISE_CONV_2D": (1,),
     "FULLY_CONNECTED": (1,),
@@ -151,12 +151,30 @@ def weight_tensors(graph: Graph) -> list[tuple[Tensor, str]]:
     }
     users: dict[int, str] = {}
     for operator in graph.operators:
-        for position in _WEIGHT_INPUTS.get(operator.name, ()):
+        for position in WEIGHT_INPUTS.get(operator.name, ()):
             if position < len(operator.inputs):
                 number = operator.inputs[position]
                 users.setdefault(dequantized.get(number, number), operator.name)
     found = [(graph.tensors[number], name) for number, name in users.items() if number >= 0]
     return [(tensor, name) for tensor, name in found if tensor.size and tensor.type in _DTYPES]
+
+
+def bias_tensors(graph: Graph) -> list[Tensor]:
+    """Returns the tensors with data that the same operators add."""
+    found = {
+        data_tensor(graph, operator.inputs[2]).index
+        for operator in graph.operators
+        if operator.name in WEIGHT_INPUTS and len(operator.inputs) > 2 and operator.inputs[2] >= 0
+    }
+    return [graph.tensors[number] for number in sorted(found) if graph.tensors[number].size]
+
+
+def data_tensor(graph: Graph, number: int) -> Tensor:
+    """Returns the tensor with the data of an operator's input: float16 is dequantized first."""
+    for operator in graph.operators:
+        if operator.name == "DEQUANTIZE" and operator.outputs[0] == number:
+            return graph.tensors[operator.inputs[0]]
+    return graph.tensors[number]
 
 
 def _resolve(places: list[Place]) -> list[Place]:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -59,14 +60,44 @@ def kernels_of(model: keras.Model) -> dict[str, Kernel]:
         layers = {
             layer.name: layer for layer in weighted_layers(model) if type(layer) in CONVERTIBLE
         }
+    found = _read(layers)
+    if not found:
+        raise ValueError(f"Model '{model.name}' has no kernel that a chip could hold.")
+    return found
+
+
+def clean_kernels_of(model: keras.Model) -> dict[str, Kernel]:
+    """Returns the kernels of layers that could be on a chip and are not, by name."""
+    return _read(_clean_layers(model))
+
+
+def kernel_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the variables of all kernels, on a chip or not, by name."""
+    layers = {**faulty_layers(model), **_clean_layers(model)}
+    return {
+        f"{name}/{slot}": variable
+        for name, layer in layers.items()
+        for slot, variable in _variables(layer).items()
+    }
+
+
+def _clean_layers(model: keras.Model) -> dict[str, Any]:
+    faulty = faulty_layers(model)
+    return {
+        layer.name: layer
+        for layer in weighted_layers(model)
+        if layer.name not in faulty
+        and (type(layer) in CONVERTIBLE or isinstance(layer, DropConnectMixin))
+    }
+
+
+def _read(layers: Mapping[str, Any]) -> dict[str, Kernel]:
     found = {}
     for name, layer in layers.items():
         for slot, variable in _variables(layer).items():
             values = np.array(keras.ops.convert_to_numpy(variable), np.float32)
             key = f"{name}/{slot}"
             found[key] = Kernel(key, _kind(layer, slot), values)
-    if not found:
-        raise ValueError(f"Model '{model.name}' has no kernel that a chip could hold.")
     return found
 
 

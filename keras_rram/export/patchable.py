@@ -10,13 +10,16 @@ import numpy as np
 from keras_rram.chips.chip import Chip, program
 from keras_rram.export.calibration import quantize_int8
 from keras_rram.export.convert import check_calibration, convert
-from keras_rram.export.errors import UnmappableError
+from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernel_places import find_places
 from keras_rram.export.kernels import chip_gains, kernels_of, scaled
 from keras_rram.export.place import INT8_LIMIT, Place
-from keras_rram.export.reading import same_graph
+from keras_rram.export.reading import has_other_biases, same_graph
 from keras_rram.export.verify import Verification, check_weights, compare
 from keras_rram.faults import Fault
+
+# Rounding of a weight that was scaled and scaled back.
+_SAME = {"FLOAT32": 1e-5, "FLOAT16": 2e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,19 +159,32 @@ class PatchableModel:
         healthy however faulty it is: the faults found have the same effect as the chip's, and may
         be fewer. `Chip(measured=faults)` is the chip, and its `save` writes the map.
 
+        Of a chip that was repaired, scales and biases may differ too. In a float file the scale of
+        each channel is then that of most of its weights.
+
         Returns:
             Kernel name -> fault; the offset of a weight that changed to another value than zero is
             that value.
 
         Raises:
             ValueError: if it is not a TFLite file, or differs from `self.tflite` in more than
-                weights.
+                weights, steps and biases; or if a repair wrote most weights anew, so that nobody
+                can tell what is a fault.
         """
-        same_graph(self.tflite, tflite)
+        graph = same_graph(self.tflite, tflite)
+        is_repaired = has_other_biases(graph, self.tflite, tflite)
         found = {}
         for name, (place, *_) in self.places.items():
-            after = place.view(tflite)
-            changed = place.view(self.tflite) != after
+            before, after = place.view(self.tflite), place.view(tflite)
+            changed = before != after
+            if is_repaired and not place.is_integer:
+                after = place.unscaled(before, after)
+                changed = np.abs(after - before) > _SAME[place.tensor.type] * np.abs(before)
+            if is_repaired and (changed & (after != 0)).mean() > 0.5:
+                raise ExportError(
+                    f"Most weights of '{name}' are neither lost nor what they were trained to be: "
+                    "the repair of this chip wrote new ones, and its map is not in the file."
+                )
             mask = place.restore(1.0 - changed.astype(np.float32))
             stuck = changed & (after != 0)
             offset = None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 
 import numpy as np
 
@@ -56,6 +57,22 @@ class Place:
         """`factor` as one vector over the output channels, in the order of Keras."""
         return self.factor.transpose(np.argsort(self.order)).ravel()
 
+    @property
+    def channels(self) -> int:
+        """Number of output channels."""
+        return self.channel_factors.size
+
+    @property
+    def tensor_steps(self) -> np.ndarray:
+        """Quantization steps, one or one for each channel; 1 for floats."""
+        return self.tensor.scales if self.is_integer else np.ones(1)
+
+    def per_channel(self, values: np.ndarray) -> np.ndarray:
+        """Returns a vector over the output channels so that it broadcasts against the kernel."""
+        shape = self.kernel.values.shape
+        axes = self.kernel.output_axes
+        return values.reshape([size if axis in axes else 1 for axis, size in enumerate(shape)])
+
     def transpose(self, values: np.ndarray) -> np.ndarray:
         """Returns an array in the kernel's layout in the file's."""
         return values.transpose(self.order)
@@ -67,6 +84,26 @@ class Place:
     def view(self, data: bytes | bytearray) -> np.ndarray:
         """Returns the stored weights in `data`, with the shape `self.shape`, as a view."""
         return self.tensor.read(data).reshape(self.shape)
+
+    def unscaled(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Returns stored floats divided by the factor that most of a channel were multiplied with.
+
+        Args:
+            before: the stored weights of the fault-free file, in the file's layout.
+            after: those of another file, likewise.
+        """
+        axes = tuple(
+            position
+            for position, axis in enumerate(self.order)
+            if axis not in self.kernel.output_axes
+        )
+        both = (before != 0) & (after != 0)
+        ratio = np.full(after.shape, np.nan)
+        np.divide(after, before, out=ratio, where=both)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of channels without any weight left
+            factor = np.nanmedian(ratio, axes, keepdims=True)
+        return after / np.where(np.isnan(factor), 1.0, factor)
 
     def changed(self, fault: Fault) -> np.ndarray:
         """Returns which weights a chip's file has otherwise, in the kernel's layout."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import Graph, parse
-from keras_rram.export.kernel_places import weight_tensors
+from keras_rram.export.kernel_places import bias_tensors, weight_tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +126,11 @@ def summarize(tflite: bytes | bytearray) -> FileSummary:
 def changed_weights(base: bytes | bytearray, patched: bytes | bytearray) -> dict[int, int]:
     """Returns how many weights differ between two files of one conversion, by tensor number.
 
+    In a float file of a repaired chip all of them do, since scales are in the weights.
+
     Raises:
-        ValueError: if the files differ in more than weights.
+        ValueError: if the files differ in more than weights, and what a repair changes: biases and
+            steps of weights.
     """
     graph = same_graph(base, patched)
     return {
@@ -137,19 +140,33 @@ def changed_weights(base: bytes | bytearray, patched: bytes | bytearray) -> dict
 
 
 def same_graph(base: bytes | bytearray, patched: bytes | bytearray) -> Graph:
-    """Returns the graph of two files that differ in weights alone, or raises `ExportError`."""
+    """Returns the graph of two files that differ only in what chips and repairs change.
+
+    Raises:
+        ExportError: if they differ in more than weights, their steps, and biases.
+    """
     graph, other = parse(base), parse(patched)
     if len(base) == len(patched):
         same = np.frombuffer(base, np.uint8) == np.frombuffer(patched, np.uint8)
-        for tensor, _ in weight_tensors(graph):
+        weights = [tensor for tensor, _ in weight_tensors(graph)]
+        for tensor in [*weights, *bias_tensors(graph)]:
             same[tensor.offset : tensor.offset + tensor.size] = True
+            steps = tensor.scales_offset
+            same[steps : steps + 4 * tensor.scales.size] = True
         if same.all():
             return graph
     raise ExportError(
-        "Expected two files of one conversion, which differ in weights alone. Received: files of "
-        f"{len(base)} and {len(patched)} bytes with {len(graph.tensors)} and "
+        "Expected two files of one conversion, which differ in weights and biases alone. Received: "
+        f"files of {len(base)} and {len(patched)} bytes with {len(graph.tensors)} and "
         f"{len(other.tensors)} tensors. Compare a chip's file with the base of its own export."
     )
+
+
+def has_other_biases(graph: Graph, base: bytes | bytearray, patched: bytes | bytearray) -> bool:
+    """Whether two files of a graph differ in biases or in steps: whether a repair changed one."""
+    spans = [(each.offset, each.size) for each in bias_tensors(graph)]
+    spans += [(each.scales_offset, 4 * each.scales.size) for each, _ in weight_tensors(graph)]
+    return any(base[at : at + size] != patched[at : at + size] for at, size in spans)
 
 
 def _ends(graph: Graph, numbers: tuple[int, ...]) -> str:

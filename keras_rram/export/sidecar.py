@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from keras_rram import faults
 from keras_rram.chips.chip import Chip
 from keras_rram.export.calibration import RangeChange
@@ -13,8 +15,9 @@ from keras_rram.export.micro import MicroReport
 from keras_rram.export.patchable import StuckValues
 from keras_rram.export.verify import Verification
 from keras_rram.faults import FaultModel
-from keras_rram.files import is_sha256_of, whole_lines
+from keras_rram.files import array_sha256, is_sha256_of, whole_lines
 from keras_rram.files.schemas import INDEX_LINE, MODELS_INDEX, SIDECAR
+from keras_rram.repair import Repair, access_tier, describe_repair
 
 FORMAT = SIDECAR.version
 """Version of sidecars and indexes. From 2 on a fault model is its text, `faults.spec`; from 3 on
@@ -39,6 +42,8 @@ class Source:
         gains: kernel name -> factor on the healthy weights, for layers that rescale.
         command: the command line that made the export, if given.
         commit: the version of the code that made it, if given.
+        repair: what was done to each chip, and to the fault-free model, before its file was made,
+            see `repair_record`; None without.
     """
 
     model: str
@@ -51,6 +56,12 @@ class Source:
     gains: dict[str, float]
     command: str | None
     commit: str | None
+    repair: dict[str, Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a sidecar says of it, as plain values; a repair only where there is one."""
+        found = dataclasses.asdict(self)
+        return {key: value for key, value in found.items() if key != "repair" or value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +118,7 @@ class ExportReport:
             **self.summary(),
             "project": "keras_rram",
             "version": keras_rram.__version__,
-            **dataclasses.asdict(self.source),
+            **self.source.facts(),
         }
 
 
@@ -209,6 +220,30 @@ def chip_identity(chip: Chip | None) -> dict[str, Any] | None:
         "stream": chip.stream,
         "measured_sha256": digest,
         **({"name": chip.name} if chip.name else {}),
+    }
+
+
+def repair_record(repair: Repair) -> dict[str, Any]:
+    """Returns what a repair is, as plain values.
+
+    That is the text of its options and the digest of its data, its access tier, and for each array
+    of its data, images above all, how many there are and their SHA-256.
+    """
+    return {
+        "repair": describe_repair(repair),
+        "access_tier": access_tier(repair),
+        "data": [
+            {
+                "repair": str(getattr(part, "name", type(part).__name__)),
+                "array": field.name,
+                "count": len(value),
+                "sha256": array_sha256(value),
+            }
+            for part in getattr(repair, "parts", (repair,))
+            if dataclasses.is_dataclass(part)
+            for field in dataclasses.fields(part)
+            if isinstance(value := getattr(part, field.name), np.ndarray)
+        ],
     }
 
 

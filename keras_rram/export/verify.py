@@ -70,15 +70,17 @@ class Verification:
                 raise ExportError(
                     f"The float32 file's logits differ from the Keras model's by "
                     f"{self.max_difference:.2g} of the largest logit; at most "
-                    f"{thresholds.max_difference:.2g} was expected."
+                    f"{thresholds.max_difference:.2g} was expected "
+                    "(thresholds=Thresholds(max_difference=...), --max_difference)."
                 )
             return
         if not self.agreement >= thresholds.agreement:
             raise ExportError(
                 f"The {quantization} file and the Keras model give the same class on "
                 f"{self.agreement:.1%} of {self.images} images; at least "
-                f"{thresholds.agreement:.1%} was expected. More calibration images may help, or "
-                "calibration on chips; a model near chance has no stable classes."
+                f"{thresholds.agreement:.1%} was expected "
+                "(thresholds=Thresholds(agreement=...), --min_agreement). More calibration images "
+                "may help, or calibration on chips; a model near chance has no stable classes."
             )
         if self.accuracy is None or self.keras_accuracy is None:
             return
@@ -87,7 +89,8 @@ class Verification:
             raise ExportError(
                 f"The {quantization} file has an accuracy of {self.accuracy:.2%} and the Keras "
                 f"model of {self.keras_accuracy:.2%} on {self.images} images; at most "
-                f"{allowed:.2%} between them was expected."
+                f"{allowed:.2%} between them was expected "
+                "(thresholds=Thresholds(accuracy=...), --max_accuracy_difference)."
             )
 
 

@@ -355,7 +355,6 @@ class BadTier:
         ({"quantization": "int4"}, "expected quantization as one of"),
         ({"quantization": "int8"}, "Keras computes in floats"),
         ({"calibration": np.zeros((1, 28, 28, 1))}, "calibration given"),
-        ({"engine": "litert", "repair": print}, "with a repair"),
         ({"count": 0}, "expected chips as an integer >= 1"),
         ({"count": 2.5}, "expected chips as an integer"),
         ({"first_chip": -1}, "expected first_chip as an integer >= 0"),

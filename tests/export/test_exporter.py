@@ -31,7 +31,7 @@ def exporter(quantization="float32", **options):
         export_models.images() if quantization == "int8" else None,
         images,
         labels,
-        patchable=export_models.patchable(quantization),
+        tflite=export_models.patchable(quantization).tflite,
         **options,
     )
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from keras_rram import Chip, StuckAtZero, population
+from keras_rram import Chip, Fault, StuckAtZero, population
 from keras_rram.export import (
     LiteRTModel,
     Thresholds,
@@ -201,3 +201,45 @@ def test_rescaling_chips_share_a_base_with_room_for_their_weights(tmp_path, monk
             expected = model.predict_on_batch(images)
         outputs = LiteRTModel(report.path.read_bytes()).predict(images)
         assert np.abs(outputs - expected).max() <= 0.03 * np.abs(expected).max()
+
+
+def test_a_chip_that_fails_stops_no_other_and_is_tried_again(tmp_path, monkeypatch):
+    from keras_rram.export import exporter
+
+    wrong = Chip(measured={"elsewhere/kernel": Fault(np.ones((3, 3), np.float32))}, name="wrong")
+    good = Chip(measured=CHIPS[0].faults(export_models.model()), name="good")
+    bad = Chip(measured=CHIPS[1].faults(export_models.model()), name="bad")
+    last = Chip(measured=CHIPS[2].faults(export_models.model()), name="last")
+    # A file of a run that was killed before it came into the index.
+    (tmp_path / "bad.tflite").write_bytes(b"unverified")
+    check, strict = exporter.Verification.check, dict(agreement=1.1, accuracy=0.5)
+
+    def fails_once(self, quantization, thresholds):
+        counted.append(1)
+        check(self, quantization, Thresholds(**strict) if len(counted) == 3 else thresholds)
+
+    counted = []
+    with monkeypatch.context() as patched:
+        patched.setattr(exporter.Verification, "check", fails_once)
+        result = export(tmp_path, [wrong, good, bad, last])
+    assert (result.written, result.kept) == (2, 0)
+    assert [each.file for each in result.failed] == ["wrong.tflite", "bad.tflite"]
+    assert "no such layer" in result.failed[0].reason
+    assert "thresholds=Thresholds(agreement=...), --min_agreement" in result.failed[1].reason
+    names = {"base.tflite", "good.tflite", "last.tflite"}
+    assert set(files(tmp_path)) == names | {f"{name}.json" for name in names} | {"index.jsonl"}
+    index = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
+    assert [record["file"] for record in index] == [
+        f"{n}.tflite" for n in ("wrong", "good", "bad", "last")
+    ]
+    assert [record.get("failed") for record in index] == [
+        result.failed[0].reason,
+        None,
+        result.failed[1].reason,
+        None,
+    ]
+    assert index[0]["chip"]["name"] == "wrong"
+    again = export(tmp_path, [wrong, good, bad, last], resume=True)
+    assert (again.written, again.kept) == (1, 2)
+    assert [each.file for each in again.failed] == ["wrong.tflite"]
+    assert (tmp_path / "bad.tflite").exists()

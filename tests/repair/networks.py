@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_rram import layers
+from keras_rram import layers, recalibrate_batch_norm
 
 SIDE, CLASSES = 7, 3
 
@@ -35,6 +35,17 @@ def network(rate=0.3, seed=1):
     for variable in model.trainable_variables:
         low = 0.5 if variable.name == "gamma" else -0.7
         variable.assign(rng.uniform(low, low + 1.4, variable.shape))
+    return model
+
+
+def settled(model):
+    """Gives a network biases, and the statistics of its own data, as training does."""
+    recalibrate_batch_norm(model, images(200, seed=3), keep=True)
+    rng = np.random.default_rng(4)
+    for layer in model.layers:
+        for bias in (getattr(layer, "beta", None), getattr(layer, "bias", None)):
+            if bias is not None:
+                bias.assign(rng.normal(scale=0.3, size=bias.shape))
     return model
 
 

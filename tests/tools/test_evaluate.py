@@ -180,28 +180,30 @@ def test_repair_of_each_chip_is_recorded_and_not_mixed(normalized, tmp_path, cap
     common.append("--fault_rates=0.3")
     repaired = [*common, "--repair=batch_norm:images=64"]
     both = f"{tmp_path}/repaired,{tmp_path}/plain"
-    *errors, mixed, litert, unknown, many = run_in_turn(
+    *errors, mixed, unknown, many = run_in_turn(
         [*common, f"--out={tmp_path}/plain", "--engine=keras"],
         [*repaired, f"--out={tmp_path}/repaired"],
         ["compare", f"--runs={both}", f"--out={tmp_path}/compared", "--labels=repaired,plain"],
+        [*repaired, f"--out={tmp_path}/keras", "--engine=keras"],
         [*repaired, f"--out={tmp_path}/plain", "--resume"],
-        [*repaired, f"--out={tmp_path}/litert", "--engine=litert"],
         [*common, f"--out={tmp_path}/alone", "--repair=batchnorm"],
         [*common, f"--out={tmp_path}/many", "--repair=batch_norm:images=1000000"],
     )
     assert "Not of one access tier. Access tier B" in capsys.readouterr().out
     assert not any(errors)
     assert "What differs is repair: " in mixed
-    assert "expected engine='keras' (or 'auto'), with a repair" in litert
     assert "did you mean 'batch_norm'" in unknown
     assert "The data set has 4,000 training images" in many
-    plain, found = (
+    plain, found, slow = (
         json.loads((tmp_path / name / "results.json").read_text())["summary"][0]
-        for name in ("plain", "repaired")
+        for name in ("plain", "repaired", "keras")
     )
     assert (plain["access_tier"], plain["repair"]) == ("A", "none")
     assert found["access_tier"] == "B" and found["repair"].startswith("batch_norm:images=64/")
-    assert found["engine"] == "keras float32" and found["fault_free"] == plain["fault_free"]
+    assert found["engine"] == "litert float32" and slow["engine"] == "keras float32"
+    for name in ("mean", "fault_free", "worst"):
+        assert found[name] == pytest.approx(slow[name], abs=0.005)
+    assert slow["fault_free"] == plain["fault_free"]
     # The oracle: the library's repair on images drawn without labels.
     dataset = data.load("digits")
     chosen = np.random.default_rng(0).permutation(len(dataset.train_images))[:64]

@@ -19,7 +19,7 @@ def exported(tmp_path_factory):
         thresholds=Thresholds(agreement=0.5),
         command="the command",
         commit="c0ffee",
-        patchable=export_models.patchable("int8"),
+        tflite=export_models.patchable("int8").tflite,
     )
     exporter.write(folder / "base.tflite")
     exporter.write(folder / "chip.tflite", export_models.chip(1))

@@ -98,6 +98,23 @@ def test_one_command_exports_18_files_and_rejects_two(lab, tmp_path, capsys):
     assert all("is below 60.00%" in reason for reason in rejected.values())
 
 
+def test_a_chip_of_another_model_is_a_failure_and_not_the_end(lab, tmp_path, capsys):
+    np.savez(tmp_path / "die_a.npz", conv=np.ones((3, 3, 1, 8), np.float32))
+    np.savez(tmp_path / "die_b.npz", elsewhere=np.ones(3, np.float32))
+    with pytest.raises(SystemExit) as ended:
+        run_main("export_tflite", f"--model={lab}/model.keras", *DATA, "--images=50",
+                 f"--chip={tmp_path}/die_*.npz", "--quantization=float32",
+                 f"--out={tmp_path}/out")  # fmt: skip
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    assert "1 files written and verified" in printed.out and "failed die_b: " in printed.out
+    assert "1 of 2 chips have no file" in printed.err
+    first, second = map(json.loads, (tmp_path / "out" / "index.jsonl").read_text().splitlines())
+    assert (tmp_path / "out" / first["file"]).exists() and "failed" not in first
+    assert not (tmp_path / "out" / second["file"]).exists()
+    assert "no such layer" in second["failed"]
+
+
 def test_measured_chips_in_python(lab, tmp_path):
     model = classifier()
     placement = place(model, tile=TILE)

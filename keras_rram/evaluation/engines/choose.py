@@ -16,7 +16,7 @@ from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Answers, Engin
 from keras_rram.evaluation.engines.workers import Pool
 from keras_rram.evaluation.measure import Measure
 from keras_rram.layers import faulty_layers
-from keras_rram.repair import Repair
+from keras_rram.repair import Repair, RepairStep
 
 ENGINES = ("auto", "keras", "litert")
 
@@ -181,8 +181,6 @@ def _why_not_litert(work: Workload) -> str | None:
         return "since a TFLite file has no arrays with converters"
     if any(layer.is_noisy for layer in layers):
         return "since a TFLite file has no read noise"
-    if work.repair is not None:
-        return "with a repair, which changes more than the bytes of kernels"
     if len(getattr(work.model, "outputs", None) or []) != 1:
         return "since a TFLite file of chips takes a graph of layers with one output"
     if (backend := keras.backend.backend()) != "tensorflow":
@@ -194,6 +192,8 @@ def _why_keras(work: Workload) -> str | None:
     """Returns why "auto" does not try the litert engine, or None."""
     if (reason := _why_not_litert(work)) or work.quantization == "int8":
         return reason
+    if work.repair is not None and not isinstance(work.repair, RepairStep):
+        return "since what a repair of your own changes may have no place in a file"
     import tensorflow as tf
 
     return "since there is a GPU" if tf.config.list_physical_devices("GPU") else None
@@ -203,6 +203,6 @@ def _litert(work: Workload, threads: int | None) -> Engine:
     from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 
     converted = convert_once(
-        work.model, work.images, work.chip, work.quantization, work.calibration
+        work.model, work.images, work.chip, work.quantization, work.calibration, work.repair
     )
     return LiteRTEngine(converted, work.labels, threads, work.measure)

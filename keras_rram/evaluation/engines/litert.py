@@ -1,8 +1,9 @@
 """The fast engine on CPUs: one TFLite conversion, then the patched file of each chip in LiteRT."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import joblib
 import keras
 import numpy as np
 
-from keras_rram.chips.chip import Chip
+from keras_rram.chips.chip import Chip, erase
 from keras_rram.evaluation.engines.clean_prefix import cut
 from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
 from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Answers, Task, achieved_rate
@@ -18,7 +19,10 @@ from keras_rram.evaluation.measure import Measure
 from keras_rram.export.errors import ExportError
 from keras_rram.export.litert_model import LiteRTModel
 from keras_rram.export.patchable import PatchableModel
-from keras_rram.export.verify import IMAGES, Thresholds
+from keras_rram.export.repairable import RepairableModel
+from keras_rram.export.verify import IMAGES, Thresholds, compare
+from keras_rram.faults import Fault
+from keras_rram.repair import Repair
 
 # Small enough for the activations to stay in the caches: 1.2 times as fast as 100 images, and the
 # interpreter of a chip is ready 10 to 50 times sooner.
@@ -40,12 +44,16 @@ class Converted:
         inputs: what goes into it for each test image: the image, or what the clean layers in front
             of the converted part make of it.
         cached: share of the model's multiply-accumulates that `inputs` holds already.
+        repair: what is done to each chip before its file is made, and to the fault-free model.
+        repairable: the file for repaired chips; None without a repair.
     """
 
     model: keras.Model
     patchable: PatchableModel
     inputs: np.ndarray
     cached: float = 0.0
+    repair: Repair | None = None
+    repairable: RepairableModel | None = None
 
 
 def convert_once(
@@ -54,12 +62,13 @@ def convert_once(
     chip: Chip,
     quantization: str = "float32",
     calibration: np.ndarray | None = None,
+    repair: Repair | None = None,
 ) -> Converted:
     """Converts a model for `LiteRTEngine` and verifies the file on one chip.
 
     In float32 the layers in front of the first faulty one are computed here, once for all chips,
-    where that saves a tenth of the multiply-accumulates. In int8 the whole model is converted, as
-    it is deployed.
+    where that saves a tenth of the multiply-accumulates. In int8, and with a repair, which can
+    change clean layers too, the whole model is converted.
 
     Args:
         model: functional or Sequential model with Drop-Connect layers.
@@ -67,13 +76,15 @@ def convert_once(
         chip: the chip to verify with, at the largest fault rate that will be evaluated.
         quantization: "float32", or "int8" for the numbers of a deployed file.
         calibration: training images for int8, see `keras_rram.export.convert`.
+        repair: what is done to each chip; its model is Keras's, and the file gets what it changed.
 
     Returns:
         What `LiteRTEngine` needs.
 
     Raises:
         ExportError: (a ValueError) if the model cannot be converted or its kernels cannot be found
-            in the file, or if the file of `chip` does not do what the Keras model does.
+            in the file, or if the file of `chip` does not do what the Keras model does; or if the
+            repair changes what has no place in the file.
     """
     if quantization not in QUANTIZATIONS:
         raise ValueError(
@@ -81,7 +92,8 @@ def convert_once(
             f"quantization={quantization!r}"
         )
     part, inputs, cached = model, np.asarray(images, np.float32), 0.0
-    found = cut(model, len(images)) if quantization == "float32" else None
+    is_cut = quantization == "float32" and repair is None
+    found = cut(model, len(images)) if is_cut else None
     if found is not None:
         part, cached = found.suffix, found.share
         inputs = np.asarray(
@@ -94,10 +106,33 @@ def convert_once(
         )
     # The weights of a float32 file cannot saturate.
     chips = [chip] if quantization == "int8" else []
-    patchable = PatchableModel.convert(part, quantization, calibration, chips=chips)
-    converted = Converted(part, patchable, inputs, cached)
+    with _on_chip(part, None, repair):
+        patchable = PatchableModel.convert(part, quantization, calibration, chips=chips)
+        converted = _converted(part, patchable, inputs, repair, cached)
     _verify(converted, chip, quantization)
     return converted
+
+
+def _converted(
+    model: keras.Model,
+    patchable: PatchableModel,
+    inputs: np.ndarray,
+    repair: Repair | None,
+    cached: float = 0.0,
+) -> Converted:
+    """Looks for what a repair changes in a file; the model is fault-free and repaired."""
+    repairable = None if repair is None else RepairableModel(model, patchable, inputs[:1])
+    return Converted(model, patchable, inputs, cached, repair, repairable)
+
+
+@contextmanager
+def _on_chip(
+    model: keras.Model, chip: Chip | None, repair: Repair | None
+) -> Iterator[Mapping[str, Fault]]:
+    """Programs a model and repairs it within a `with` block; gives the faults."""
+    programmed = erase(model) if chip is None else chip.program(model)
+    with programmed, nullcontext() if repair is None else repair(model, chip):
+        yield programmed.faults
 
 
 class LiteRTEngine:
@@ -142,21 +177,31 @@ class LiteRTEngine:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the file, so that nothing is converted again."""
         held = self._converted
-        arguments = (self._patchable, held.inputs, self._labels, self._threads, self._measure)
-        return _restored, (to_bytes(self._model), *arguments)
+        arguments = (self._labels, self._threads, self._measure)
+        file = (to_bytes(self._model), self._patchable, held.inputs, held.repair)
+        return _restored, (*file, *arguments)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates each task's chip on its images."""
         return [self._single(task) for task in tasks]
 
     def _single(self, task: Task) -> Answers:
-        faults = {} if task.chip is None else task.chip.faults(self._model)
+        tflite, faults = self._file(task)
         chosen = slice(None) if task.images is None else task.images
-        outputs = self._outputs(bytes(self._patchable.patch(faults)), self._inputs[chosen])
+        outputs = self._outputs(tflite, self._inputs[chosen])
         labels = keras.tree.map_structure(lambda array: array[chosen], self._labels)
         if self._measure is None:
             return Answers(outputs.argmax(-1) == labels, achieved_rate(faults))
         return Answers(self._measure(outputs, labels), achieved_rate(faults))
+
+    def _file(self, task: Task) -> tuple[bytes, Mapping[str, Fault]]:
+        """Returns the file of a task's chip, and its faults."""
+        repair, repairable = self._converted.repair, self._converted.repairable
+        if repairable is None:
+            faults = {} if task.chip is None else task.chip.faults(self._model)
+            return bytes(self._patchable.patch(faults)), faults
+        with _on_chip(self._model, task.chip, repair if task.repaired else None) as faults:
+            return bytes(repairable.patch()), faults
 
     def _outputs(self, tflite: bytes, inputs: np.ndarray) -> np.ndarray:
         """Returns the output for each image, the images in one part for each thread."""
@@ -168,9 +213,15 @@ class LiteRTEngine:
 
 
 def _restored(
-    model: bytes, patchable: PatchableModel, inputs: np.ndarray, *arguments: Any
+    content: bytes,
+    patchable: PatchableModel,
+    inputs: np.ndarray,
+    repair: Repair | None,
+    *arguments: Any,
 ) -> LiteRTEngine:
-    return LiteRTEngine(Converted(from_bytes(model), patchable, inputs), *arguments)
+    model = from_bytes(content)
+    with _on_chip(model, None, repair):
+        return LiteRTEngine(_converted(model, patchable, inputs, repair), *arguments)
 
 
 class _ChipModel(LiteRTModel):
@@ -199,12 +250,23 @@ def _verify(converted: Converted, chip: Chip, quantization: str) -> None:
     model, patchable = converted.model, converted.patchable
     faults = chip.faults(model)
     inputs = converted.inputs[:IMAGES]
-    if quantization == "float32":
+    repair, repairable = converted.repair, converted.repairable
+    if repairable is not None:
+        with _on_chip(model, chip, repair):
+            tflite = repairable.patch()
+            repairable.check(tflite)
+            if quantization == "float32":
+                compare(model, tflite, inputs).check(quantization, _THRESHOLDS)
+                return
+        with _on_chip(model, None, repair):
+            healthy = compare(model, patchable.tflite, inputs)
+    elif quantization == "float32":
         patchable.verify(model, faults, inputs).check(quantization, _THRESHOLDS)
         return
-    patchable.check(patchable.patch(faults), faults)
+    else:
+        patchable.check(patchable.patch(faults), faults)
+        healthy = patchable.verify(model, {}, inputs)
     # The ranges of int8 activations are those of the healthy model: a chip's may saturate.
-    healthy = patchable.verify(model, {}, inputs)
     try:
         healthy.check(quantization, _THRESHOLDS)
     except ExportError as error:

@@ -1,4 +1,6 @@
+import contextlib
 import logging
+import pickle
 
 import keras
 import numpy as np
@@ -13,7 +15,9 @@ from keras_rram.evaluation.engines.litert import LiteRTEngine, convert_once
 from keras_rram.evaluation.engines.protocol import Task
 from keras_rram.export import ExportError, LiteRTModel, PatchableModel, export_tflite
 from keras_rram.models import mini_mobilenet, resnet20
+from keras_rram.repair import BatchNormRecalibration
 from tests.classifiers import classifier, digits, right_answers, training_digits
+from tests.repair import networks
 
 CHIP = Chip(StuckAtZero(0.3), 0, 1 << 21)
 
@@ -176,3 +180,52 @@ def test_auto_says_what_it_picked(model, caplog):
 def test_unknown_quantization(model):
     with pytest.raises(ValueError, match="float16"):
         convert_once(model, digits(20)[0], CHIP, "float16")
+
+
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_repaired_chips_are_those_of_keras_here_and_in_a_worker(quantization):
+    network, images = networks.settled(networks.network()), networks.images(300, seed=3)
+    labels = network.predict_on_batch(images).argmax(-1)
+    repair = BatchNormRecalibration(images[:100])
+    calibration = images if quantization == "int8" else None
+    work = Workload(network, images, labels, CHIP, quantization, calibration, repair)
+    engine = open_engine(work)
+    assert engine.name == "litert"
+    tasks = [
+        Task(Chip(StuckAtZero(0.2), 1, 0)),
+        Task(Chip(StuckAtZero(0.2), 1, 1), np.arange(50)),
+        Task(None),
+        Task(None, repaired=False),
+    ]
+    before = [np.array(variable) for variable in network.variables]
+    expected = KerasEngine(network, images, labels, repair).answer(tasks)
+    agreement = 1.0 if quantization == "float32" else 0.85
+    for one in (engine, pickle.loads(pickle.dumps(engine))):
+        for found, wanted in zip(one.answer(tasks), expected, strict=True):
+            assert (found.correct == wanted.correct).mean() >= agreement
+            assert found.fault_rate == wanted.fault_rate
+    assert expected[0].correct.mean() < 0.999  # there is something to tell apart
+    for variable, value in zip(network.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_a_repair_of_your_own_is_left_to_keras_and_one_without_a_place_too(caplog):
+    network, images = networks.network(), networks.images(30)
+    labels = np.zeros(30, np.int64)
+
+    def own(model, chip):
+        return contextlib.nullcontext()
+
+    assert open_engine(Workload(network, images, labels, CHIP, repair=own)).name == "keras"
+    work = Workload(network, images, labels, CHIP, repair=own)
+    assert open_engine(work, "litert").name == "litert"
+    inputs = keras.Input((7, 7, 2))
+    x = layers.DropConnectConv2D(3, 3, activation="relu", drop_connect=0.1, name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(x))
+    x = layers.DropConnectDense(3, drop_connect=0.1, name="head")(x)
+    work = Workload(
+        keras.Model(inputs, x), images, labels, CHIP, repair=BatchNormRecalibration(images)
+    )
+    with caplog.at_level(logging.WARNING):
+        assert open_engine(work).name == "keras"
+    assert "Falling back on the keras engine" in caplog.text
