@@ -109,7 +109,7 @@ class Explanation:
         back = sign * (self.repaired - self.on_chip)
         share = back / lost
         return found + (
-            f"The repair gives back {self._difference(back)} ({share:.0%} of it): "
+            f"The repair gives back {self._difference(back)} ({min(share, 1.0):.0%} of it): "
             + (
                 "shift and scale of the outputs were most of what was wrong."
                 if share > 0.5
