@@ -9,5 +9,5 @@ setup(
         *(f"keras_rram.tools.{name}" for name in find_packages("tools")),
     ],
     package_dir={"keras_rram.tools": "tools"},
-    package_data={"keras_rram": ["py.typed"]},
+    package_data={"keras_rram": ["py.typed"], "keras_rram.plots.report": ["page.css", "page.js"]},
 )

@@ -36,7 +36,7 @@ ARROWS = {
         "quiet",
         "repair",
     },
-    "plots": {"evaluation", "files", "hardware"},
+    "plots": {"chips", "evaluation", "faults", "files", "hardware"},
     "study": {
         "chips",
         "data",

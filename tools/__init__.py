@@ -12,6 +12,8 @@ COMMANDS = {
     "inspect": "inspect_tflite",
     "export-micro": "export_micro",
     "export-models": "export_models",
+    "report": "report_page",
+    "explain": "explain",
     "faults": "compare_faults",
     "channels": "channel_shifts",
     "levels": "levels",

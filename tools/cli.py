@@ -46,8 +46,10 @@ def section(title: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return decorate
 
 
-def run(main: Callable[[Sequence[str]], object]) -> None:
+def run(main: Callable[[Sequence[str]], object], takes_names: bool = False) -> None:
     """Runs a tool's `main`; bad input ends it with one line on stderr and exit code 1.
+
+    What does not begin with `--` is an error, unless the tool `takes_names`.
 
     `ValueError`, `TypeError`, `OSError`, a package that is missing and memory that is too small are
     the user's to mend and say how. Anything else is a bug and keeps its traceback, as all errors do
@@ -59,7 +61,7 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
 
     def guarded(arguments: Sequence[str]) -> None:
         logging.use_absl_handler()
-        if len(arguments) > 1:
+        if len(arguments) > 1 and not takes_names:
             fail(f"unexpected arguments {list(arguments[1:])}: options begin with `--`.")
         _choose_backend()
         _import_keras_quietly()

@@ -37,7 +37,8 @@ Measured chips in place of sampled ones, and which of them to throw away (`verdi
       --keep_above=0.95 --out=runs/measured
 
 The folder `--out` gets a line in `chips.jsonl` after each chip, so that a run that was killed goes
-on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chips.csv` and figures.
+on with `--resume` and the same flags; then `results.json`, `summary.csv`, `chips.csv` and figures,
+and with `--report` the page `report.html` (`tools.report_page` makes it later, or of two runs).
 `keras_rram.evaluation` documents what the files hold: `records`, `chip_result`,
 `PopulationResult.summary`. `tools.compare`, `tools.merge` and `tools.variance` go on from such
 folders.
@@ -49,7 +50,16 @@ from typing import Any
 
 from absl import flags
 
-from . import chip_files, cli, fault_flags, inputs, number_flags, repair_flags, report
+from . import (
+    chip_files,
+    cli,
+    fault_flags,
+    inputs,
+    number_flags,
+    repair_flags,
+    report,
+    run_report,
+)
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
@@ -85,6 +95,7 @@ number_flags.define_jobs("Processes; -1 for one on each core.")
 flags.DEFINE_enum("parallel", "processes", ["processes", "dask"], "Where chips are evaluated.")
 flags.DEFINE_string("scheduler", None, "Address of the Dask scheduler, tcp://host:8786.")
 report.define_figures()
+flags.DEFINE_bool("report", False, "Write report.html too, a page to open in a browser.")
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
@@ -127,6 +138,7 @@ def main(argv: Sequence[str]) -> None:
         "chip": FLAGS.chip,
         "array": None if array is None else dataclasses.asdict(array),
         "repair": "none" if plan is None else str(plan),
+        "arguments": run_report.arguments(),
     }
     report.write_json(folder / "config.json", config, indent=2)
     for result in results:
@@ -136,6 +148,8 @@ def main(argv: Sequence[str]) -> None:
             f"({result.reason}), engine {result.engine}."
         )
     write_population(results, thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None)
+    if FLAGS.report:
+        run_report.write(folder, results, config, model, data[1], chips, thresholds[0])
     if chips:
         chip_files.show(results[0])
     if FLAGS.keep_above is not None:

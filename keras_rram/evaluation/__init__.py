@@ -14,6 +14,8 @@ from keras_rram.evaluation.comparison import (
 from keras_rram.evaluation.engines.choose import ENGINES
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.protocol import QUANTIZATIONS, Engine
+from keras_rram.evaluation.explanation import Explanation, explain
+from keras_rram.evaluation.layer_effects import LayerEffect
 from keras_rram.evaluation.population import RateCurve, evaluate_population, evaluate_rates
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.run_folder import load_run, merge_runs
@@ -32,8 +34,10 @@ __all__ = [
     "QUANTIZATIONS",
     "ChipResult",
     "Engine",
+    "Explanation",
     "Interval",
     "KerasEngine",
+    "LayerEffect",
     "PairedDifference",
     "PopulationResult",
     "RateCurve",
@@ -43,6 +47,7 @@ __all__ = [
     "bootstrap_interval",
     "evaluate_population",
     "evaluate_rates",
+    "explain",
     "load_run",
     "merge_runs",
     "paired_difference",

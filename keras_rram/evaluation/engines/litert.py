@@ -198,8 +198,8 @@ class LiteRTEngine:
         """Returns the file of a task's chip, and its faults."""
         repair, repairable = self._converted.repair, self._converted.repairable
         if repairable is None:
-            faults = {} if task.chip is None else task.chip.faults(self._model)
-            return bytes(self._patchable.patch(faults)), faults
+            drawn = {} if task.chip is None else task.chip.faults(self._model)
+            return bytes(self._patchable.patch(drawn)), drawn
         with _on_chip(self._model, task.chip, repair if task.repaired else None) as faults:
             return bytes(repairable.patch()), faults
 

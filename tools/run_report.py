@@ -1,0 +1,160 @@
+"""The report of a run: what `tools.evaluate --report` and `tools.report_page` share."""
+
+import json
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from absl import flags
+
+from . import chip_files, cli, inputs
+
+flags.disclaim_key_flags()
+
+FLAGS = flags.FLAGS
+
+# What `tools.evaluate` found its model and data by.
+_ARGUMENTS = ("model", "convert", "where", "data", "data_dir", "normalize", "images", "chip")
+_PACKAGES = ("keras-rram", "keras", "tensorflow", "ai-edge-litert", "numpy")
+
+
+def write(
+    folder: pathlib.Path,
+    results: Sequence[Any],
+    config: Mapping[str, Any],
+    model: Any,
+    labels: Any,
+    chips: Sequence[Any],
+    required: float,
+) -> None:
+    """Writes `report.html` into the folder of a run that has just been evaluated."""
+    from keras_rram.plots.report import write_report
+
+    path = folder / "report.html"
+    write_report(path, [run_of(folder, results, config, model, labels, chips, required)])
+    print(f"Report: {path}")
+
+
+def arguments() -> dict[str, Any]:
+    """Returns what a report needs of the flags of `tools.evaluate`, for its `config.json`."""
+    return {name: FLAGS[name].value for name in _ARGUMENTS}
+
+
+def run_of(
+    folder: pathlib.Path,
+    results: Sequence[Any],
+    config: Mapping[str, Any],
+    model: Any,
+    labels: Any,
+    chips: Sequence[Any],
+    required: float,
+    lacks: str = "",
+) -> Any:
+    """Returns the `ReportRun` of a folder, its results and what was found beside them."""
+    from keras_rram.plots.report import ReportRun
+    from keras_rram.plots.report.chips import Chips
+
+    known = Chips(model, _classes(labels), chips, _commands(config))
+    made = {
+        "command": config.get("command", "not known"),
+        "commit": config.get("commit") or "not known",
+        "versions": f"Python {platform.python_version()}, "
+        + ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name))),
+    }
+    if lacks:
+        made["not shown"] = lacks
+    return ReportRun(folder.resolve().name, list(results), known, made, required)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def config_of(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the `config.json` of a run; empty where it has none."""
+    path = folder / "config.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _classes(labels: Any) -> Any:
+    """Returns labels where they are one class for each image."""
+    shape, dtype = getattr(labels, "shape", ()), getattr(labels, "dtype", None)
+    return labels if len(shape) == 1 and dtype.kind in "iu" else None  # type: ignore[union-attr]
+
+
+def found_by(
+    config: Mapping[str, Any], results: Sequence[Any]
+) -> tuple[Any, Any, Sequence[Any], str]:
+    """Returns model, labels and given chips of a run, and what is missing of them and why.
+
+    Args:
+        config: the run's `config.json`.
+        results: its results, whose fingerprints say what was evaluated.
+    """
+    from keras_rram.evaluation.fingerprint import model_sha256
+    from keras_rram.files import array_sha256
+
+    held = config.get("arguments")
+    if held is None:
+        return None, None, (), "classes and tiles: its config.json does not say where its data are"
+    for name in _ARGUMENTS:
+        FLAGS[name].value = held.get(name)
+    try:
+        chips = chip_files.load()
+        model, _, (images, labels) = inputs.load()
+    except (ValueError, OSError) as error:
+        return None, None, (), f"classes and tiles: {' '.join(str(error).split())}"
+    lacks = []
+    if model_sha256(model) != results[0].model:
+        model = None
+        lacks.append("tiles: the model is not the one that was evaluated any more")
+    if array_sha256(images, labels) != results[0].data:
+        labels = None
+        lacks.append("classes: the images are not those that were evaluated")
+    return model, labels, chips, "; ".join(lacks)
+
+
+def _commands(config: Mapping[str, Any]) -> Any:
+    """Returns what makes the commands that replay, explain and export a chip."""
+    held = config.get("arguments") or {}
+    if not held:
+        return None
+    paths = chip_files.paths() if held.get("chip") else []
+
+    def commands(result: Any, record: Any) -> dict[str, str]:
+        model = [f"--model={held['model']}"]
+        if held.get("convert"):
+            model.append("--convert")
+        if held.get("where"):
+            model.append(f"--where={','.join(held['where'])}")
+        for name in ("data", "data_dir", "normalize"):
+            if held.get(name):
+                model.append(f"--{name}={held[name]}")
+        images = [f"--images={held['images']}"] if held.get("images") else []
+        if paths:
+            explained = place = [f"--chip={paths[record.index]}"]
+        else:
+            faults = f"'--fault_model={result.fault_model}'"
+            place = [faults, f"--seed={result.seed}", f"--first_chip={record.index}", "--chips=1"]
+            explained = [faults, f"--seed={result.seed}", f"--chip={record.index}"]
+        repair = config.get("repair", "none")
+        repaired = [] if repair == "none" else [f"--repair={repair}"]
+        name = f"chip_{record.name or record.index}"
+        return {
+            "Replay it:": " ".join(
+                [cli.tool("evaluate"), *model, *images, *place, *repaired, f"--out={name}"]
+            ),
+            "Say why it is as it is:": " ".join(
+                [cli.tool("explain"), *model, *images, *explained, *repaired]
+            ),
+            "Export it" + (", not repaired:" if repaired else ":"): " ".join(
+                [cli.tool("export_tflite"), *model, *place, f"--out={name}_tflite"]
+            ),
+        }
+
+    return commands
