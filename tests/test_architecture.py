@@ -36,7 +36,17 @@ ARROWS = {
         "quiet",
         "repair",
     },
-    "plots": {"evaluation", "files", "hardware"},
+    "placement": {
+        "chips",
+        "data",
+        "evaluation",
+        "faults",
+        "files",
+        "hardware",
+        "layers",
+        "repair",
+    },
+    "plots": {"evaluation", "files", "hardware", "placement"},
     "study": {
         "chips",
         "data",

@@ -13,6 +13,7 @@ COMMANDS = {
     "export-micro": "export_micro",
     "export-models": "export_models",
     "faults": "compare_faults",
+    "sensitivity": "sensitivity",
     "channels": "channel_shifts",
     "levels": "levels",
     "quantize": "quantize",

@@ -1,6 +1,6 @@
 """Placements of one model on the same chips and the same images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -112,13 +112,17 @@ class Bench:
         return TIERS[self.statistics]
 
     def answers(
-        self, placements: Iterable[Placement], chips: range | None = None
+        self,
+        placements: Iterable[Placement],
+        chips: range | None = None,
+        progress: Callable[[], object] | None = None,
     ) -> dict[Placement, Answers]:
         """Returns what every placement answers.
 
         Args:
             placements: sets of layers on faulty hardware, each a part of `network.layers`.
             chips: which of the chips; None for all.
+            progress: called after each chip.
 
         Returns:
             By placement the answers of each chip, boolean.
@@ -138,6 +142,8 @@ class Bench:
                 self._gather(unique)
             for index in range(len(self.chips)) if chips is None else chips:
                 self._answer(index, unique, found)
+                if progress is not None:
+                    progress()
         return found
 
     def interval(self, answers: Answers, less: Answers | None = None) -> Interval:
