@@ -14,6 +14,7 @@ COMMANDS = {
     "export-models": "export_models",
     "faults": "compare_faults",
     "sensitivity": "sensitivity",
+    "place": "place",
     "channels": "channel_shifts",
     "levels": "levels",
     "quantize": "quantize",

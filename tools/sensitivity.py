@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
         for kind in kinds
     }
     folder = cli.output_folder(FLAGS.out)
-    commit, started = cli.commit(), time.time()
+    commit, started, worked = cli.commit(), time.time(), time.process_time()
     results: dict[str, Any] = {}
     rows, seconds, estimates = [], {}, {}
     for one in models:
@@ -91,7 +91,9 @@ def main(argv: Sequence[str]) -> None:
         for kind in kinds:
             before, label = time.time(), _label(kind, one.rate, rates)
             with tqdm.tqdm(total=FLAGS.chips, unit="chip", desc=label) as bar:
-                found = measure_sensitivity(benches[one.rate, kind], groups, lambda b=bar: b.update())
+                found = measure_sensitivity(
+                    benches[one.rate, kind], groups, lambda b=bar: b.update()
+                )
             seconds[label] = round(time.time() - before, 1)
             results[label] = found
             rows += _rows(found, one.rate, costs, estimates.get(one.rate, {}), label)
@@ -105,6 +107,7 @@ def main(argv: Sequence[str]) -> None:
         "first_chip": FLAGS.first_chip,
         "seconds": seconds,
         "seconds_in_all": round(time.time() - started, 1),
+        "processor_seconds": round(time.process_time() - worked, 1),
         "results": {label: found.to_dict() for label, found in results.items()},
         "rank_correlations": _correlations(table),
     }

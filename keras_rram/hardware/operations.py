@@ -139,9 +139,7 @@ def count_operations(
     found = {}
     for name, layer in faulty_layers(model).items():
         weights = sum(size(kernel) for kernel in layer.kernels.values())
-        parts = [
-            part for slot in layer.kernels for part in placement.kernels[f"{name}/{slot}"]
-        ]
+        parts = [part for slot in layer.kernels for part in placement.kernels[f"{name}/{slot}"]]
         # Every kernel of a layer is used at each of its positions.
         reads = macs[name] // weights * price.input_bits
         columns = sum(part.block.shape[1] + placement.reference_columns for part in parts)

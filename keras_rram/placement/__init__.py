@@ -3,6 +3,7 @@
 from keras_rram.placement.bench import Bench
 from keras_rram.placement.estimate import Estimate, estimate_sensitivity
 from keras_rram.placement.front import FrontPoint, hypervolume, pareto
+from keras_rram.placement.search import Trial, Trials, best, greedy_plan, random_plan, run_search
 from keras_rram.placement.sensitivity import (
     GROUPINGS,
     GroupSensitivity,
@@ -24,11 +25,17 @@ __all__ = [
     "Placement",
     "Sensitivity",
     "StagedNetwork",
+    "Trial",
+    "Trials",
+    "best",
     "estimate_sensitivity",
+    "greedy_plan",
     "group_layers",
     "hypervolume",
     "macs_shares",
     "measure_sensitivity",
     "pareto",
+    "random_plan",
     "rank_correlation",
+    "run_search",
 ]

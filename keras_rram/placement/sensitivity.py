@@ -69,7 +69,9 @@ class Sensitivity:
     def widest(self) -> float:
         """Length of the longest interval of a difference."""
         return max(
-            2 * found.half_width for row in self.rows for found in (row.alone, row.all_but, row.gain)
+            2 * found.half_width
+            for row in self.rows
+            for found in (row.alone, row.all_but, row.gain)
         )
 
     def to_frame(self) -> "pd.DataFrame":
