@@ -137,7 +137,11 @@ def main(argv: Sequence[str]) -> None:
         against[name] = beside[everything]
     seconds["report"] = round(time.time() - started, 1)
     rows = []
-    ways = {**chosen, "nothing": [search.evaluate(())], "everything": [search.evaluate(groups)]}
+    ways = {
+        **chosen,
+        "nothing": [search.evaluate(())],
+        "everything": [search.evaluate(list(groups))],
+    }
     ways |= {"asked for": [asked]} if asked else {}
     costs = placement_flags.costs(model, groups)
     for way, part in ways.items():
@@ -229,28 +233,21 @@ def _share(model: Any) -> float:
 
 
 def _search(search: Any, path: pathlib.Path, fingerprint: Any) -> dict[str, list[Any]]:
-    from keras_rram.placement import greedy_plan, measure_sensitivity, random_plan
-    from keras_rram.placement.search import run_search, stored
+    from keras_rram.placement import Study, greedy_plan, measure_sensitivity, random_plan
 
-    found, greedy = {}, []
+    def losses() -> dict[str, float]:
+        print("Sensitivities of the groups, for the greedy order ...", flush=True)
+        measured = measure_sensitivity(search.bench, search.groups)
+        return {row.group: row.alone.estimate for row in measured.rows}
+
+    found, plans = {}, {"random": random_plan(list(search.groups), FLAGS.trials, FLAGS.seed)}
     if {"greedy", "optuna"} & set(FLAGS.ways):
-        run_search(search, "greedy", [], 0, path, fingerprint, FLAGS.seed)
-        losses = stored(path, "greedy", "losses")
-        if losses is None:
-            print("Sensitivities of the groups, for the greedy order ...", flush=True)
-            measured = measure_sensitivity(search.bench, search.groups)
-            losses = {row.group: row.alone.estimate for row in measured.rows}
-            stored(path, "greedy", "losses", losses)
-        greedy = greedy_plan(losses, search.work, FLAGS.trials)
-    plans = {
-        "greedy": greedy,
-        "random": random_plan(list(search.groups), FLAGS.trials, FLAGS.seed),
-        "optuna": greedy,
-    }
+        study = Study(path, "greedy", fingerprint, FLAGS.seed)
+        greedy = greedy_plan(study.remember("losses", losses), search.work, FLAGS.trials)
+        plans |= {"greedy": greedy, "optuna": greedy}
     for way in FLAGS.ways:
-        found[way] = run_search(
-            search, way, plans[way], FLAGS.trials, path, fingerprint, FLAGS.seed
-        )
+        study = Study(path, way, fingerprint, FLAGS.seed)
+        found[way] = study.run(search, plans[way], FLAGS.trials)
         print(f"{way}: {len(found[way])} trials", flush=True)
     return found
 
@@ -270,7 +267,7 @@ def _reported(found: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 
 def _asked(found: Mapping[str, Sequence[Any]]) -> Any:
-    from keras_rram.placement.search import best
+    from keras_rram.placement import best
 
     if FLAGS.most_loss is None and FLAGS.share is None:
         return None

@@ -70,7 +70,7 @@ def bench(
     fault_model: Any,
     data: tuple[Any, Any],
     calibration: Any,
-    statistics: str,
+    statistics: Any,
     chips: int,
     stream: str,
     first_chip: int = 0,

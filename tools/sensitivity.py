@@ -22,6 +22,7 @@ the expected rise of the loss, estimated from gradients on training images. `ana
 and `digital_pj` are coarse prices of one inference, see `docs/placement.md`.
 """
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,9 +92,8 @@ def main(argv: Sequence[str]) -> None:
         for kind in kinds:
             before, label = time.time(), _label(kind, one.rate, rates)
             with tqdm.tqdm(total=FLAGS.chips, unit="chip", desc=label) as bar:
-                found = measure_sensitivity(
-                    benches[one.rate, kind], groups, lambda b=bar: b.update()
-                )
+                bench = benches[one.rate, kind]
+                found = measure_sensitivity(bench, groups, functools.partial(bar.update, 1))
             seconds[label] = round(time.time() - before, 1)
             results[label] = found
             rows += _rows(found, one.rate, costs, estimates.get(one.rate, {}), label)

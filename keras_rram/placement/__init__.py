@@ -3,7 +3,7 @@
 from keras_rram.placement.bench import Bench
 from keras_rram.placement.estimate import Estimate, estimate_sensitivity
 from keras_rram.placement.front import FrontPoint, hypervolume, pareto
-from keras_rram.placement.search import Trial, Trials, best, greedy_plan, random_plan, run_search
+from keras_rram.placement.search import Trial, Trials, best, greedy_plan, random_plan
 from keras_rram.placement.sensitivity import (
     GROUPINGS,
     GroupSensitivity,
@@ -14,10 +14,12 @@ from keras_rram.placement.sensitivity import (
     rank_correlation,
 )
 from keras_rram.placement.stages import StagedNetwork
+from keras_rram.placement.study import WAYS, Study
 from keras_rram.placement.walk import Placement
 
 __all__ = [
     "GROUPINGS",
+    "WAYS",
     "Bench",
     "Estimate",
     "FrontPoint",
@@ -25,6 +27,7 @@ __all__ = [
     "Placement",
     "Sensitivity",
     "StagedNetwork",
+    "Study",
     "Trial",
     "Trials",
     "best",
@@ -37,5 +40,4 @@ __all__ = [
     "pareto",
     "random_plan",
     "rank_correlation",
-    "run_search",
 ]

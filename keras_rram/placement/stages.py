@@ -80,7 +80,7 @@ class Stage:
     def moments(self, state: State) -> Moments:
         """Returns the moments of what comes into its normalization."""
         found = self._call("moments", lambda *given: _moments(self.normalization, given[0]), state)
-        return tuple(np.float64(ops.convert_to_numpy(value)) for value in found)
+        return tuple(ops.convert_to_numpy(value).astype(np.float64) for value in found)
 
     def assign(self, moments: Moments) -> None:
         """Gives its normalization these statistics."""

@@ -43,7 +43,9 @@ def walk(
             found.append(stage.run(state, calibration))
         return found
 
-    def descend(number: int, states: Sequence[State], group: list[Placement], front: Placement):
+    def descend(
+        number: int, states: Sequence[State], group: list[Placement], front: Placement
+    ) -> None:
         for place in range(number, len(network.stages)):
             stage = network.stages[place]
             if normalize is not None and stage.normalization is not None:

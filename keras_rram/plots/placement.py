@@ -1,4 +1,4 @@
-"""Figures of placements: what each layer costs, and accuracy against the work on faulty hardware."""
+"""Figures of placements: what each layer costs, accuracy against work on faulty hardware."""
 
 import os
 from collections.abc import Mapping, Sequence
