@@ -36,7 +36,17 @@ ARROWS = {
         "quiet",
         "repair",
     },
-    "plots": {"chips", "evaluation", "faults", "files", "hardware"},
+    "placement": {
+        "chips",
+        "data",
+        "evaluation",
+        "faults",
+        "files",
+        "hardware",
+        "layers",
+        "repair",
+    },
+    "plots": {"chips", "evaluation", "faults", "files", "hardware", "placement"},
     "study": {
         "chips",
         "data",

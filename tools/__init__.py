@@ -15,6 +15,8 @@ COMMANDS = {
     "report": "report_page",
     "explain": "explain",
     "faults": "compare_faults",
+    "sensitivity": "sensitivity",
+    "place": "place",
     "channels": "channel_shifts",
     "levels": "levels",
     "quantize": "quantize",

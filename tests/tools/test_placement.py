@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_rram import Chip, StuckAtZero, data
+from keras_rram.placement import Bench
+from tests.classifiers import classifier, right_answers
+from tests.run_tools import run_main
+
+pytest.importorskip("optuna")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    classifier().save(folder / "model.keras")
+    config = {"command": "train --data_dir=/here", "commit": "abc", "data": {"source": "digits"}}
+    (folder / "config.json").write_text(json.dumps(config | {"validation_images": 300}))
+    return folder / "model.keras"
+
+
+def test_sensitivity(saved, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ["--fault_rates=0.2,0.4", "--chips=3", "--images_per_chip=0", "--images=150"]
+    run_main("sensitivity", f"--model={saved}", *flags, "--estimate_images=20", f"--out={out}")
+    assert {path.name for path in out.iterdir()} == {
+        "sensitivity.csv", "sensitivity.json", "sensitivity.png",
+    }  # fmt: skip
+    table, held = (
+        pd.read_csv(out / "sensitivity.csv"),
+        json.loads((out / "sensitivity.json").read_text()),
+    )
+    assert list(table["group"]) == ["conv", "head"] * 2 and set(table["tier"]) == {"A"}
+    model, (x, y) = classifier(), data.load("digits").arrays("test", 150)
+    healthy = right_answers(model, None, x, y).mean()
+    for row in table.itertuples():
+        chips = [Chip(StuckAtZero(row.rate), 0, index) for index in range(3)]
+        for chip in chips:  # the other layer is healthy
+            other = "head" if row.group == "conv" else "conv"
+            whole = chip.faults(model)
+            object.__setattr__(
+                chip, "measured", {f"{row.group}/kernel": whole[f"{row.group}/kernel"]}
+            )
+            assert other not in row.layers
+        mean = np.mean([right_answers(model, chip, x, y).mean() for chip in chips])
+        assert row.alone == pytest.approx(healthy - mean, abs=0.01)
+        assert row.alone_low < row.alone < row.alone_high and row.second > 0
+        assert row.saved_pj == pytest.approx(row.digital_pj - row.analog_pj)
+    assert held["command"].startswith("python -m tools.") and held["training"]["commit"] == "abc"
+    assert "rank_correlations" in held and set(held["results"]) == {
+        "tier A, as trained, 20%", "tier A, as trained, 40%",
+    }  # fmt: skip
+    assert "longest interval" in capsys.readouterr().out
+
+
+def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path, monkeypatch):
+    benches = []
+    start = Bench.__init__
+
+    def remember(self, *given, **options):
+        start(self, *given, **options)
+        benches.append(self)
+
+    monkeypatch.setattr(Bench, "__init__", remember)
+    out = tmp_path / "out"
+    flags = [
+        f"--model={saved}", "--fault_rate=0.3", "--trials=3", "--search_chips=4", "--chips=3",
+        "--images=120", "--ways=greedy,optuna", "--share=0.4", f"--against=same={saved}",
+        f"--out={out}",
+    ]  # fmt: skip
+    run_main("place", *flags)
+    search, judge, against = benches
+    whole = data.load("digits")
+    test = {image.tobytes() for image in whole.arrays("test")[0]}
+    seen = {image.tobytes() for image in search.images}
+    assert len(seen) == 300 and not seen & test
+    assert {image.tobytes() for image in judge.images} <= test
+    assert {chip.stream for chip in search.chips} == {"validation"}
+    assert {chip.stream for chip in judge.chips} == {"evaluation"}
+    # Not by name alone: no chip of one has the faults of one of the other.
+    drawn = [
+        {chip.faults(classifier())["head/kernel"].mask.tobytes() for chip in bench.chips}
+        for bench in (search, judge)
+    ]
+    assert not drawn[0] & drawn[1]
+    assert against.chips == judge.chips
+    table, held = pd.read_csv(out / "place.csv"), json.loads((out / "place.json").read_text())
+    everything = table[table["way"] == "everything"].iloc[0]
+    assert everything["share"] == pytest.approx(1)
+    # The other model is the same one, all of it faulty.
+    assert everything["over_same"] == 0
+    assert held["against"][0]["accuracy"]["estimate"] == pytest.approx(everything["accuracy"])
+    nothing = table[table["way"] == "nothing"].iloc[0]
+    assert nothing["share"] == nothing["loss"] == nothing["saved_pj"] == 0
+    asked = table[table["way"] == "asked for"].iloc[0]
+    assert asked["share"] >= 0.4
+    assert held["trials"] == {"greedy": 3, "optuna": 3}
+    assert (out / "place.png").stat().st_size > 5000
+    # It goes on: nothing is left to search, and a search of something else is refused.
+    run_main("place", *flags, "--resume", "--search_only")
+    with pytest.raises(ValueError, match="What differs is seed"):
+        run_main("place", *flags, "--resume", "--seed=1")
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("sensitivity", ["--statistics=chips"], "--statistics: expected"),
+        ("sensitivity", ["--statistics=chip"], "to gather their statistics"),
+        ("sensitivity", ["--keep=stemm"], "layers or roles of the model to keep"),
+        ("sensitivity", ["--prices=adc=2"], "--prices"),
+        ("sensitivity", ["--chips=2000"], "images_per_chip from 2"),
+        ("place", ["--share=0.5", "--most_loss=0.1"], "expected one of them"),
+        ("place", ["--ways=grid"], "--ways: expected"),
+        ("place", ["--against=nowhere.keras"], "expected NAME=PATH"),
+        ("place", ["--points=nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_bad_input_leaves_nothing(saved, tmp_path, tool, arguments, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        run_main(tool, f"--model={saved}", f"--out={tmp_path}/out", *arguments)
+    assert not (tmp_path / "out").exists()
