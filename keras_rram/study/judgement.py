@@ -8,6 +8,7 @@ import numpy as np
 from keras_rram.evaluation.statistics.intervals import Interval, Scale, wilson_interval
 from keras_rram.evaluation.statistics.two_way import crossed_interval
 from keras_rram.study.findings import FINDINGS, Finding
+from keras_rram.study.methods import STUDY
 from keras_rram.study.published import Published
 
 FACTORS = ("seed", "chip", "image")
@@ -39,7 +40,9 @@ class Verdict:
 def judge(
     runs: Sequence[Published], population: str = "chips", confidence: float = 0.95
 ) -> list[Verdict]:
-    """Judges every finding by all runs that allow it.
+    """Judges every finding by all runs that allow it, among those trained as the study trains.
+
+    A finding about an accuracy as such is judged by each network's longest training alone.
 
     Where each chip's answers were kept, the interval is that of the mean answer, or of the mean
     difference of two panels' answers, over crossed samples (`crossed_interval`): images, chips
@@ -56,12 +59,13 @@ def judge(
         confidence: of the intervals, in (0, 1); 0.95 where answers were not kept.
     """
     found = []
+    runs = [run for run in runs if run.record["method"] == STUDY]
     kinds = dict.fromkeys(run.kind for run in runs)
     for finding in FINDINGS:
         for kind in kinds:
             mine, others = (_by_seed(runs, kind, name) for name in (finding.panel, finding.other))
             seeds = tuple(sorted(set(mine) & set(others) if finding.other else mine))
-            if not seeds:
+            if not seeds or (finding.other is None and _is_longer_elsewhere(mine, runs)):
                 continue
             pairs = [(mine[seed], others.get(seed)) for seed in seeds]
             interval = _interval(pairs, population, confidence)
@@ -69,6 +73,45 @@ def judge(
             verdict = NOT_COMPARABLE if caveat else _verdict(finding, interval)
             found.append(Verdict(finding, kind, seeds, interval, verdict, caveat))
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """What another way of training gives on a panel, at equal epochs.
+
+    Attributes:
+        run: the run of the other method.
+        study: the run trained as the study trains.
+        interval: the difference of their means, tier A, with its 95% interval.
+    """
+
+    run: Published
+    study: Published
+    interval: Interval
+
+
+def gains(runs: Sequence[Published]) -> list[Gain]:
+    """Returns what other methods give over the study's, where both were run for as many epochs."""
+    found = []
+    for run in runs:
+        for study in runs:
+            alike = run.kind[:3] == study.kind[:3] and run.panel == study.panel
+            alike = alike and run.record["seed"] == study.record["seed"]
+            alike = alike and run.record["epochs"] == study.record["epochs"]
+            if alike and run.record["method"] != STUDY == study.record["method"]:
+                found.append(Gain(run, study, _interval([(run, study)], "chips", 0.95)))
+    return found
+
+
+def _is_longer_elsewhere(mine: dict[int, Published], runs: Sequence[Published]) -> bool:
+    """Returns whether other runs of the same panel, network and protocol had more epochs."""
+    one = next(iter(mine.values()))
+    return any(
+        run.panel == one.panel
+        and run.kind[:2] == one.kind[:2]
+        and run.record["epochs"] > one.record["epochs"]
+        for run in runs
+    )
 
 
 def _by_seed(

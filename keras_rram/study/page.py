@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from keras_rram.files import written_whole
 from keras_rram.study.appendix import appendix, full_table
 from keras_rram.study.figures import collapse_figure, overview_figure, study_figure
-from keras_rram.study.judgement import judge, row
-from keras_rram.study.markdown import kind_name, table, with_range
+from keras_rram.study.judgement import gains, judge, row
+from keras_rram.study.markdown import kind_name, of, percent, table, with_range
+from keras_rram.study.methods import METHODS
 from keras_rram.study.panels import GROUPS
 from keras_rram.study.published import FILES, Published, read
 from keras_rram.study.run import POPULATIONS
@@ -89,6 +90,7 @@ def _page(runs: Sequence[Published], judged: Judged, folder: pathlib.Path) -> st
         chosen = [run for run in runs if run.panel.name in panels]
         if chosen:
             lines += ["", f"## {title}: {what}", "", *_experiment(chosen, judged)]
+    lines += _gains(runs)
     lines += _collapse(runs, folder)
     return "\n".join(lines) + "\n"
 
@@ -113,6 +115,33 @@ def _experiment(runs: Sequence[Published], judged: Judged) -> list[str]:
         rows.append([panel, epochs, run.panel.reported, *tiers, "; ".join(verdicts) or "-"])
     titles = ["panel", "epochs", "study", "ours, tier A", "ours, tier B", "verdict (A / B)"]
     return table(titles, rows)
+
+
+def _gains(runs: Sequence[Published]) -> list[str]:
+    rows = []
+    for gain in gains(runs):
+        means = [of_run.record["populations"]["chips"] for of_run in (gain.study, gain.run)]
+        rows.append(
+            [
+                f"**{gain.run.panel.name}** {gain.run.panel.title}<br>{kind_name(gain.study.kind)}",
+                METHODS[gain.run.record["method"]].title,
+                str(gain.run.record["epochs"]),
+                *(with_range(*row(of_run, "chips")) for of_run in (gain.study, gain.run)),
+                of(gain.interval),
+                " to ".join(percent(found["fault_free"]) for found in means),
+            ]
+        )
+    if not rows:
+        return []
+    titles = ["panel", "trained otherwise", "epochs", "as the study, tier A", "otherwise, tier A"]
+    return [
+        "",
+        "## Trained for every chip: what other training gives, at equal epochs",
+        "",
+        "One model for all chips, no repair; [how, and why](robust_training.md).",
+        "",
+        *table([*titles, "difference", "fault-free, from to"], rows),
+    ]
 
 
 def _collapse(runs: Sequence[Published], folder: pathlib.Path) -> list[str]:

@@ -9,6 +9,7 @@ from scipy import stats
 from keras_rram.evaluation.statistics.two_way import crossed_interval, two_way_interval
 from keras_rram.study import judge
 from keras_rram.study.answers import Answers
+from keras_rram.study.judgement import gains
 from keras_rram.study.published import Published
 from keras_rram.study.summary import summary
 from keras_rram.training.recipes import RECIPES
@@ -193,3 +194,28 @@ def test_two_factors_are_the_two_way_interval():
     assert (one.low, one.high, one.df) == pytest.approx((other.low, other.high, other.df))
     with pytest.raises(ValueError, match="expected one axis for each"):
         crossed_interval(right, ("chip",))
+
+
+def test_other_training_is_a_gain_and_no_verdict_on_the_study():
+    rng = np.random.default_rng(1)
+    study = published("S1A", answers(rng, 0.5))
+    other = published("S1A", answers(rng, 1.5))
+    other.record["method"] = "instance"
+    found = judge([study, other])
+    assert [verdict.kind[3] for verdict in found] == ["study"]
+    (gain,) = gains([study, other])
+    assert (gain.run, gain.study) == (other, study)
+    differences = other.answers.right["chips"].astype(int) - study.answers.right["chips"]
+    assert gain.interval.estimate == pytest.approx(differences.mean())
+    assert gain.interval.low < differences.mean() < gain.interval.high
+    shorter = published("S1A", answers(rng, 1.5), epochs=8)
+    shorter.record["method"] = "instance"
+    assert not gains([study, shorter])
+
+
+def test_an_accuracy_as_such_is_judged_by_the_longest_training_alone():
+    rng = np.random.default_rng(2)
+    brief, longer = (published("4A", answers(rng, 1), epochs=epochs) for epochs in (8, 40))
+    brief.record["scale"] = "brief"
+    (found,) = judge([brief, longer])
+    assert found.kind == longer.kind
