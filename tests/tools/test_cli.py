@@ -6,7 +6,8 @@ import sys
 import pytest
 from absl import flags
 
-from tests.run_tools import ROOT, run_tool
+from keras_rram.files import one_writer
+from tests.run_tools import ROOT, run_main, run_tool
 from tools import COMMANDS, cli, inputs
 
 
@@ -25,6 +26,23 @@ def test_output_folder_refuses_what_would_be_overwritten(tmp_path):
         cli.output_folder(None)
     with pytest.raises(OSError):
         cli.output_folder("/proc/nowhere/out")
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    """The second one ends at once, whatever its flags; what it would have written is not there."""
+    folder = cli.output_folder(str(tmp_path / "run"))
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="run' is being written by another process"):
+            cli.output_folder(str(folder), resume)
+    cli.done()
+    assert not list(folder.iterdir())
+    train = ["--out", folder, "--resume", "--train_images=100", "--bottlenecks=1"]
+    with one_writer(folder):
+        with pytest.raises(ValueError, match="run' is being written by another process"):
+            run_main("train", *train)
+        assert [path.name for path in folder.iterdir()] == [".writer.lock"]
+    cli.output_folder(str(folder))
+    cli.done()
 
 
 def test_load_model_refuses_what_is_no_model(tmp_path):
