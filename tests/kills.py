@@ -162,7 +162,7 @@ def main() -> None:
     given = parser.parse_args()
     rng, out = random.Random(given.seed), given.out.absolute()
     model = out / "model" / "run"
-    model.parent.mkdir(parents=True)
+    model.parent.mkdir(parents=True, exist_ok=True)
     known = jobs(model / "model.keras")
     finish(known["train"], model)
     for name in given.jobs.split(","):

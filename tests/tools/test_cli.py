@@ -3,7 +3,9 @@ import re
 import subprocess
 import sys
 
+import keras
 import pytest
+import tqdm
 from absl import flags
 
 from keras_rram.files import one_writer
@@ -53,6 +55,26 @@ def test_load_model_refuses_what_is_no_model(tmp_path):
     (tmp_path / "bad.keras").write_text("not a model")
     with pytest.raises(ValueError, match="cannot be loaded"):
         inputs.load_model(str(tmp_path / "bad.keras"))
+
+
+def test_load_model_refuses_weights_that_are_no_numbers(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="head")])
+    model.layers[0].bias.assign([0.0, float("nan")])
+    model.save(tmp_path / "nan.keras")
+    with pytest.raises(ValueError, match="nan.keras': .*NaN or infinite values in 'head/bias'"):
+        inputs.load_model(str(tmp_path / "nan.keras"))
+
+
+def test_an_error_has_a_line_of_its_own_after_a_bar(capsys):
+    bar = tqdm.tqdm(total=2, file=sys.stderr)
+    with pytest.raises(SystemExit):
+        cli.fail("what is wrong")
+    assert bar.disable or "\nerror: what is wrong\n" in capsys.readouterr().err
+
+
+def test_a_message_can_be_read():
+    assert len(cli.in_a_line(ValueError("word " * 2000))) <= 600
+    assert cli.in_a_line(MemoryError()) == "MemoryError"
 
 
 def test_fail_ends_the_process_with_one_line(capsys):
