@@ -242,7 +242,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(ANYTHING)
 def test_what_is_no_record_is_refused(value):
     """None of the kinds takes anything but its own form; a training's may say nothing."""

@@ -96,8 +96,15 @@ def normalization(
     if isinstance(which, Mapping):
         if set(which) == {"name"}:
             return normalization(which["name"], samples)
-        known = {**which, "mean": tuple(which["mean"]), "std": tuple(which["std"])}
-        return _fitting(Normalization(**known), samples)
+        try:
+            known = {**which, "mean": tuple(which["mean"]), "std": tuple(which["std"])}
+            found = Normalization(**known)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                "expected a normalization with name, mean, std and scale. Received: "
+                f"{sorted(which)} ({error})"
+            ) from None
+        return _fitting(found, samples)
     if which == "none":
         return None
     if which == "standard":

@@ -153,6 +153,23 @@ class Checkpoint(Struct, kw_only=True):
     signature: dict[Literal["model", "optimizer"], list[tuple[str, list[int], str]]]
 
 
+class Normalized(Struct, kw_only=True):
+    """What samples went through before the model."""
+
+    name: str
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    scale: float | None = None
+
+
+class TrainedOn(Struct, kw_only=True):
+    """The data set of a training."""
+
+    source: str | None = None
+    fingerprint: str | None = None
+    normalization: Normalized | None = None
+
+
 class Training(Struct, kw_only=True):
     """How a model was trained; a file of one's own may say as little as it likes."""
 
@@ -162,7 +179,7 @@ class Training(Struct, kw_only=True):
     seed: Word | None = None
     drop_rate: float | None = None
     drop_connect: Plain | None = None
-    data: Plain | str | None = None
+    data: TrainedOn | str | None = None
     scope: list[str] | str | None = None
     fault_model: str | None = None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_rram import BatchNormRecalibration, Fault, StuckAtZero
-from keras_rram.evaluation import evaluate_population, evaluate_rates, load_run
+from keras_rram.evaluation import evaluate_population, evaluate_rates, load_run, merge_runs
 from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.fingerprint import text_at_rate, text_without_rate
 from keras_rram.evaluation.run_folder import Records, run_header
@@ -104,6 +104,28 @@ def test_a_run_of_the_version_before_is_read_and_goes_on(tmp_path):
     path.write_text(path.read_text().replace('"index": 2,', '"index": 3,'))
     with pytest.raises(ValueError, match="line 5, is damaged.*digest"):
         load_run(tmp_path)
+
+
+def test_an_empty_run_is_no_result(tmp_path):
+    with contextlib.closing(Records(tmp_path / "run")) as records:
+        records.begin(run_header("mini", FINGERPRINT, HEALTHY, REPAIRED))
+    for read in (load_run, lambda run: merge_runs([run, GOLDEN], tmp_path / "both")):
+        with pytest.raises(ValueError, match="run' holds a run of no chip yet"):
+            read(tmp_path / "run")
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize("change", [b"}", b"\x0b", b"\x8a", b"x\n", b"} {"])
+def test_what_follows_the_last_line_is_its_newline(tmp_path, change):
+    """A changed newline does not make a chip that is there one that was never evaluated."""
+    write_golden(tmp_path)
+    path = tmp_path / "chips.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + change)
+    with pytest.raises(ValueError, match="line 4, is damaged"):
+        load_run(tmp_path)
+    path.write_bytes(whole[:-1])
+    assert [len(result.chips) for result in load_run(tmp_path)] == [2, 1]
 
 
 def test_a_folder_is_written_by_one_at_a_time(tmp_path):

@@ -3,17 +3,21 @@ import errno
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
 from keras_rram import Chip, Fault, StuckAtZero, population
 from keras_rram.export import (
+    Exporter,
     LiteRTModel,
     Thresholds,
     export_population,
     folder,
     read_sidecar,
 )
+from keras_rram.files import one_writer
+from keras_rram.files.schemas import SIDECAR
 from tests import export_models
 from tests.export.test_kernels import rescaling_model
 
@@ -243,3 +247,48 @@ def test_a_chip_that_fails_stops_no_other_and_is_tried_again(tmp_path, monkeypat
     assert (again.written, again.kept) == (1, 2)
     assert [each.file for each in again.failed] == ["wrong.tflite"]
     assert (tmp_path / "bad.tflite").exists()
+def test_a_folder_has_one_writer(tmp_path):
+    export(tmp_path)
+    whole = files(tmp_path)
+    with one_writer(tmp_path / "index.jsonl"):
+        with pytest.raises(ValueError, match="is being written by another process"):
+            export(tmp_path, resume=True)
+        assert files(tmp_path) == whole | {"index.jsonl.lock": b""}
+    assert export(tmp_path, resume=True).kept == 5
+
+
+def test_sidecar_index_and_bytes_must_agree_where_a_run_resumes(tmp_path):
+    export(tmp_path)
+    sidecar = tmp_path / "chip_4_00001.tflite.json"
+    text = sidecar.read_text()
+    content = {k: v for k, v in json.loads(text).items() if k != "digest"}
+    for changed, message in (
+        ("{", "00001.tflite.json' is damaged"),
+        (text.replace('"fault_rate": 0', '"fault_rate": 1'), "00001.tflite.json' is damaged"),
+        (json.dumps(SIDECAR.sealed(content | {"fault_rate": 0.5})), "differ in fault_rate"),
+        (json.dumps(SIDECAR.sealed(content | {"sha256": "0" * 64})), "not the file that its"),
+    ):
+        assert changed != text
+        sidecar.write_text(changed)
+        with pytest.raises(ValueError, match=message):
+            export(tmp_path, resume=True)
+    sidecar.write_text(text)
+    index = tmp_path / "index.jsonl"
+    index.write_text(index.read_text().replace('"size": 1', '"size": 2', 1))
+    with pytest.raises(ValueError, match="index.jsonl', line 1, is damaged"):
+        export(tmp_path, resume=True)
+
+
+def test_numbers_that_are_none_and_foreign_classes_are_refused(tmp_path):
+    model = export_models.model()
+    images = export_models.images(8)
+    with pytest.raises(ValueError, match="labels` from 0 to 9"):
+        Exporter(model, "float32", None, images, np.full(8, 10))
+    with pytest.raises(ValueError, match="shares in"):
+        Thresholds(agreement=float("nan"))
+    broken = keras.models.clone_model(model)
+    broken.layers[1].kernels["kernel"].assign(np.full((3, 3, 2, 8), np.nan))
+    with pytest.raises(ValueError, match="NaN or infinite values in 'stem/kernel'"):
+        Exporter(broken, "float32", None, images)
+    with pytest.raises(TypeError, match="expected a chip"):
+        export(tmp_path / "run", ["chip"])

@@ -3,10 +3,13 @@ import re
 import subprocess
 import sys
 
+import keras
 import pytest
+import tqdm
 from absl import flags
 
-from tests.run_tools import ROOT, run_tool
+from keras_rram.files import one_writer
+from tests.run_tools import ROOT, run_main, run_tool
 from tools import COMMANDS, cli, inputs
 
 
@@ -27,6 +30,23 @@ def test_output_folder_refuses_what_would_be_overwritten(tmp_path):
         cli.output_folder("/proc/nowhere/out")
 
 
+def test_a_folder_has_one_writer(tmp_path):
+    """The second one ends at once, whatever its flags; what it would have written is not there."""
+    folder = cli.output_folder(str(tmp_path / "run"))
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="run' is being written by another process"):
+            cli.output_folder(str(folder), resume)
+    cli.done()
+    assert not list(folder.iterdir())
+    train = ["--out", folder, "--resume", "--train_images=100", "--bottlenecks=1"]
+    with one_writer(folder):
+        with pytest.raises(ValueError, match="run' is being written by another process"):
+            run_main("train", *train)
+        assert [path.name for path in folder.iterdir()] == [".writer.lock"]
+    cli.output_folder(str(folder))
+    cli.done()
+
+
 def test_load_model_refuses_what_is_no_model(tmp_path):
     with pytest.raises(ValueError, match="--model is missing"):
         inputs.load_model(None)
@@ -35,6 +55,26 @@ def test_load_model_refuses_what_is_no_model(tmp_path):
     (tmp_path / "bad.keras").write_text("not a model")
     with pytest.raises(ValueError, match="cannot be loaded"):
         inputs.load_model(str(tmp_path / "bad.keras"))
+
+
+def test_load_model_refuses_weights_that_are_no_numbers(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="head")])
+    model.layers[0].bias.assign([0.0, float("nan")])
+    model.save(tmp_path / "nan.keras")
+    with pytest.raises(ValueError, match="nan.keras': .*NaN or infinite values in 'head/bias'"):
+        inputs.load_model(str(tmp_path / "nan.keras"))
+
+
+def test_an_error_has_a_line_of_its_own_after_a_bar(capsys):
+    bar = tqdm.tqdm(total=2, file=sys.stderr)
+    with pytest.raises(SystemExit):
+        cli.fail("what is wrong")
+    assert bar.disable or "\nerror: what is wrong\n" in capsys.readouterr().err
+
+
+def test_a_message_can_be_read():
+    assert len(cli.in_a_line(ValueError("word " * 2000))) <= 600
+    assert cli.in_a_line(MemoryError()) == "MemoryError"
 
 
 def test_fail_ends_the_process_with_one_line(capsys):

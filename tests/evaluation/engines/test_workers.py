@@ -1,4 +1,7 @@
+import dataclasses
 import os
+import pathlib
+import random
 import re
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from keras_rram.evaluation.engines.protocol import Answers, Task
 from keras_rram.evaluation.engines.workers import _is_lost_worker
 from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.statistics.stopping import StopRule
+from tests import kills
 from tests.classifiers import classifier, digits
 from tests.run_tools import ROOT
 
@@ -169,3 +173,14 @@ def test_lost_tasks_are_sent_again(monkeypatch):
     monkeypatch.setattr(pool, "_start", answer)
     found = [int(answers.correct[0]) for answers in pool.answer(tasks)]
     assert found == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks at Linux's /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    """A worker would live on for minutes, with a model in its memory."""
+    classifier().save(tmp_path / "model.keras")
+    run = kills.jobs(tmp_path / "model.keras")["evaluate"]
+    run = dataclasses.replace(run, flags=(*run.flags, "--engine=keras", "--images=50"))
+    assert kills.kill_once(run, tmp_path / "run", random.Random(0))
+    assert len((tmp_path / "run" / "chips.jsonl").read_text().splitlines()) > 0
