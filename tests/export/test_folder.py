@@ -247,6 +247,8 @@ def test_a_chip_that_fails_stops_no_other_and_is_tried_again(tmp_path, monkeypat
     assert (again.written, again.kept) == (1, 2)
     assert [each.file for each in again.failed] == ["wrong.tflite"]
     assert (tmp_path / "bad.tflite").exists()
+
+
 def test_a_folder_has_one_writer(tmp_path):
     export(tmp_path)
     whole = files(tmp_path)
