@@ -9,6 +9,7 @@ import numpy as np
 from keras_rram.data import check_images
 from keras_rram.export.errors import ExportError
 from keras_rram.export.image_statistics import image_statistics
+from keras_rram.export.prepare import prepared
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.convert import bake
 from keras_rram.quiet import quiet
@@ -63,6 +64,7 @@ def convert(
             f"`batch_size` must be a positive integer or None. Received: batch_size={batch_size!r}"
         )
     plain = image_statistics(bake(model) if faulty_layers(model) else model, images)
+    plain = prepared(plain)
     shape = (batch_size, *plain.inputs[0].shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype=plain.inputs[0].dtype)]
     with tempfile.TemporaryDirectory(prefix="keras_rram_") as folder, quiet() as messages:
