@@ -200,8 +200,8 @@ class LiteRTEngine:
         if repairable is None:
             faults = {} if task.chip is None else task.chip.faults(self._model)
             return bytes(self._patchable.patch(faults)), faults
-        with _on_chip(self._model, task.chip, repair if task.repaired else None) as faults:
-            return bytes(repairable.patch()), faults
+        with _on_chip(self._model, task.chip, repair if task.repaired else None) as programmed:
+            return bytes(repairable.patch()), programmed
 
     def _outputs(self, tflite: bytes, inputs: np.ndarray) -> np.ndarray:
         """Returns the output for each image, the images in one part for each thread."""
