@@ -45,7 +45,7 @@ def prepared(model: keras.Model) -> keras.Model:
             config = _with_unroll(config)
         if shape := shifting.get(layer.name):
             known = [size for size in shape if size is not None]
-            config["offset"] = np.full(known, layer.offset, np.float32)
+            config["scale"], config["offset"] = layer.scale, np.full(known, layer.offset, "float32")
             return keras.layers.Rescaling(**config)
         return type(layer).from_config(config)
 
