@@ -3,8 +3,9 @@
   python -m tools.benchmark --suite=layers
 
 Suites: `layers` (what Drop-Connect adds to a training step), `population` (chips per second of each
-engine), `export` (chip files per second), `faults` (seconds to sample a chip's cells). On a shared
-machine only the ratios mean something.
+engine), `repair` (the same with a repair), `foreign` (chips of models that are not ours), `export`
+(chip files per second), `faults` (seconds to sample a chip's cells). On a shared machine only the
+ratios mean something.
 """
 
 import importlib

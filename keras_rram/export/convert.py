@@ -10,6 +10,7 @@ from keras_rram.data import check_images
 from keras_rram.export.calibration import quantize_int8
 from keras_rram.export.errors import ExportError
 from keras_rram.export.image_statistics import has_image_statistics, image_statistics
+from keras_rram.export.prepare import prepared
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.convert import bake
 from keras_rram.quiet import quiet
@@ -65,7 +66,8 @@ def convert(
         raise ValueError(
             f"`batch_size` must be a positive integer or None. Received: batch_size={batch_size!r}"
         )
-    plain = image_statistics(bake(model) if faulty_layers(model) else model, images)
+    plain = prepared(bake(model) if faulty_layers(model) else model)
+    plain = image_statistics(plain, images)
     shape = (batch_size, *plain.inputs[0].shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype=plain.inputs[0].dtype)]
     # Only what starts from a file of floats can leave a part of it in floats.

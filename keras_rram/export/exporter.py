@@ -18,6 +18,7 @@ from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernels import chip_gains, kernels_of, scaled, weights_sha256
 from keras_rram.export.micro import MicroReport, run_micro
 from keras_rram.export.patchable import PatchableModel, StuckValues
+from keras_rram.export.prepare import unrolled_layers
 from keras_rram.export.repairable import RepairableModel, quantize_on_repaired
 from keras_rram.export.sidecar import (
     ExportReport,
@@ -228,6 +229,7 @@ class Exporter:
             command=command,
             commit=commit,
             repair=None if repair is None else repair_record(repair),
+            unrolled=tuple(unrolled_layers(model)),
         )
         self._weights = sum(kernel.values.size for kernel in kernels_of(model).values())
 

@@ -42,6 +42,7 @@ class Fold:
         norm: the batch normalization that is folded in, or None.
         bias: the file's bias tensor; None where the operator has none.
         input_step: quantization step of the operator's inputs; 0 for float inputs.
+        before: factor that was folded in from in front of the layer, that of a `Rescaling`.
         is_alone: whether no operator but those that are known reads the bias tensor.
     """
 
@@ -50,11 +51,17 @@ class Fold:
     norm: Any
     bias: Tensor | None
     input_step: float
+    before: float = 1.0
     is_alone: bool = True
 
     @property
     def scale(self) -> np.ndarray:
-        """Factor on each output channel, float64 `(channels,)`."""
+        """Factor on the weights of each output channel, float64 `(channels,)`."""
+        return self.before * self.factor
+
+    @property
+    def factor(self) -> np.ndarray:
+        """What the batch normalization multiplies each output channel with."""
         if self.norm is None:
             return np.ones(self.place.channels)
         gamma = 1.0 if self.norm.gamma is None else _values(self.norm.gamma)
@@ -68,7 +75,7 @@ class Fold:
         if self.norm is None:
             return found
         beta = 0.0 if self.norm.beta is None else _values(self.norm.beta)
-        return (found - _values(self.norm.moving_mean)) * self.scale + beta
+        return (found - _values(self.norm.moving_mean)) * self.factor + beta
 
     @property
     def is_last(self) -> bool:
@@ -169,16 +176,31 @@ def _fold(
     folds = [
         Fold(place, layer, norm, bias, float(step[0]) if step.size == 1 else 0.0) for norm in norms
     ]
-    fits = [fold for fold in folds if (fold.norm is None or fold.is_last) and _fits(fold, tflite)]
+    folds = [fold for fold in folds if fold.norm is None or fold.is_last]
+    fits = [fold for fold in folds if _fits(fold, tflite)]
+    if not fits:
+        rescaled = [dataclasses.replace(fold, before=_before(fold)) for fold in folds]
+        fits = [fold for fold in rescaled if _fits(fold, tflite)]
     return fits[0] if len(fits) == 1 else None
+
+
+def _before(fold: Fold) -> float:
+    """Returns the one factor that would make up for what a fold's own scale leaves."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = _held(fold.place) / fold.factor
+    known = ratio[np.isfinite(ratio)]
+    return float(np.median(known)) if known.size else 1.0
+
+
+def _held(place: Place) -> np.ndarray:
+    """Returns the factor on a kernel's weights in the file, in units of the weights."""
+    return place.channel_factors * place.gain * place.tensor_steps
 
 
 def _fits(fold: Fold, tflite: bytes | bytearray) -> bool:
     """Whether a file holds a fold's scale and shift."""
     place, scale, shift = fold.place, fold.scale, fold.shift
-    held, tolerance = place.channel_factors * place.gain, _TOLERANCES["FLOAT16"]
-    if place.is_integer:
-        held, tolerance = held * place.tensor.scales, _FITTED
+    held, tolerance = _held(place), _FITTED if place.is_integer else _TOLERANCES["FLOAT16"]
     known = ~np.isnan(held)
     if (np.abs(held - scale)[known] > tolerance * np.abs(scale[known])).any():
         return False

@@ -25,13 +25,20 @@ WEIGHT_INPUTS = {
     "BATCH_MATMUL": (0, 1),
 }
 # The orders of a kernel's axes that TFLite stores. Convolution: OHWI; fully connected: OI;
-# depthwise: 1HWC, or OHWI where the converter makes a convolution of it.
+# depthwise: 1HWC, or OHWI where the converter makes a convolution of it; the heads of attention
+# are one axis there.
 _ORDERS = {
     "dense": ((1, 0), (0, 1)),
+    "projection": ((1, 2, 0), (0, 1, 2)),
+    "merging": ((2, 0, 1), (0, 1, 2)),
     "convolution": ((3, 0, 1, 2),),
+    "convolution of series": ((2, 0, 1),),
     "depthwise": ((0, 1, 2, 3), (2, 3, 0, 1)),
+    "depthwise of series": ((0, 1, 2), (1, 2, 0)),
     "other": (),
 }
+# Kernels whose file has axes of theirs as one: the number of elements alone must fit.
+_JOINED = ("projection", "merging", "depthwise", "depthwise of series")
 _DTYPES = ("FLOAT32", "FLOAT16", "INT8")
 # Rounding of the converter's own arithmetic, relative to a channel's largest weight.
 _FLOAT_TOLERANCE = {"FLOAT32": 1e-5, "FLOAT16": 1e-3}
@@ -101,7 +108,7 @@ def match(kernel: Kernel, tensor: Tensor, tflite: bytes | bytearray) -> Place | 
         return None
     for order in _ORDERS[kernel.kind]:
         shape = tuple(kernel.values.shape[axis] for axis in order)
-        if _squeeze(shape) != _squeeze(tensor.shape) and kernel.kind != "depthwise":
+        if _squeeze(shape) != _squeeze(tensor.shape) and kernel.kind not in _JOINED:
             continue
         stored = tensor.read(tflite).reshape(shape).astype(np.float64)
         reduced = tuple(

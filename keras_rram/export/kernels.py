@@ -13,8 +13,24 @@ from keras_rram.faults import Fault
 from keras_rram.layers import CONVERTIBLE, DropConnectMixin, faulty_layers, weighted_layers
 
 # The kernel's axes that count output channels, for each kind of kernel. Kernels of the kind "other"
-# have no place in a TFLite file that is known here.
-_OUTPUT_AXES = {"dense": (1,), "convolution": (3,), "depthwise": (2, 3), "other": ()}
+# have no place in a TFLite file that is known here. A projection, as attention has them, makes
+# several heads of its inputs; a merging kernel takes several heads.
+_OUTPUT_AXES = {
+    "dense": (1,),
+    "projection": (1, 2),
+    "merging": (2,),
+    "convolution": (3,),
+    "convolution of series": (2,),
+    "depthwise": (2, 3),
+    "depthwise of series": (1, 2),
+    "other": (),
+}
+_RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
+_OF_SERIES = (
+    keras.layers.Conv1D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.SeparableConv1D,
+)
 _TWO_DIMENSIONAL = (
     keras.layers.Conv2D,
     keras.layers.DepthwiseConv2D,
@@ -28,7 +44,7 @@ class Kernel:
 
     Attributes:
         name: `layer/kernel`, as in `Chip.faults`.
-        kind: `"dense"`, `"convolution"`, `"depthwise"` or `"other"`.
+        kind: one of `_OUTPUT_AXES`.
         values: float32 array in the layout of Keras.
     """
 
@@ -151,8 +167,30 @@ def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:
 
 
 def _kind(layer: keras.Layer, slot: str) -> str:
-    if isinstance(layer, keras.layers.Dense):
+    if isinstance(layer, (keras.layers.Dense, *_RECURRENT)):
         return "dense"
-    if slot == "depthwise_kernel" or isinstance(layer, keras.layers.DepthwiseConv2D):
-        return "depthwise" if isinstance(layer, _TWO_DIMENSIONAL) else "other"
-    return "convolution" if isinstance(layer, _TWO_DIMENSIONAL) else "other"
+    if isinstance(layer, keras.layers.MultiHeadAttention | keras.layers.GroupQueryAttention):
+        return "merging" if slot == "output_kernel" else "projection"
+    if isinstance(layer, keras.layers.EinsumDense):
+        return _einsum_kind(layer.equation)
+    is_depthwise = slot == "depthwise_kernel" or isinstance(
+        layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
+    )
+    kind = "depthwise" if is_depthwise else "convolution"
+    if isinstance(layer, _TWO_DIMENSIONAL):
+        return kind
+    return f"{kind} of series" if isinstance(layer, _OF_SERIES) else "other"
+
+
+def _einsum_kind(equation: str) -> str:
+    """Returns the kind of an einsum's kernel, whose first axes are summed over."""
+    terms, outputs = equation.replace(" ", "").split("->")
+    axes = terms.split(",")[1]
+    is_output = tuple(axis in outputs for axis in axes)
+    kinds = {
+        (False, True): "dense",
+        (False, True, True): "projection",
+        (False, False, True): "merging",
+    }
+    in_order = "".join(axis for axis in axes if axis in outputs)
+    return kinds.get(is_output, "other") if outputs.endswith(in_order) else "other"

@@ -82,7 +82,8 @@ class RepairableModel:
         self._others = [
             (variable, np.array(ops.convert_to_numpy(variable)))
             for variable in model.variables
-            if id(variable) not in covered
+            # The state of a seed generator, as dropout has one, plays no part in inference.
+            if id(variable) not in covered and variable.dtype != "uint32"
         ]
 
     def patch(self) -> bytearray:

@@ -44,6 +44,7 @@ class Source:
         commit: the version of the code that made it, if given.
         repair: what was done to each chip, and to the fault-free model, before its file was made,
             see `repair_record`; None without.
+        unrolled: names of the recurrent layers that are a chain of steps in the files.
     """
 
     model: str
@@ -57,11 +58,13 @@ class Source:
     command: str | None
     commit: str | None
     repair: dict[str, Any] | None = None
+    unrolled: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a sidecar says of it, as plain values; a repair only where there is one."""
+        """Returns what a sidecar says of it, as plain values; the last two where there are any."""
         found = dataclasses.asdict(self)
-        return {key: value for key, value in found.items() if key != "repair" or value is not None}
+        rare = ("repair", "unrolled")
+        return {key: value for key, value in found.items() if key not in rare or value}
 
 
 @dataclasses.dataclass(frozen=True)

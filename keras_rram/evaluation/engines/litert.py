@@ -198,10 +198,10 @@ class LiteRTEngine:
         """Returns the file of a task's chip, and its faults."""
         repair, repairable = self._converted.repair, self._converted.repairable
         if repairable is None:
-            drawn = {} if task.chip is None else task.chip.faults(self._model)
-            return bytes(self._patchable.patch(drawn)), drawn
-        with _on_chip(self._model, task.chip, repair if task.repaired else None) as faults:
-            return bytes(repairable.patch()), faults
+            faults = {} if task.chip is None else task.chip.faults(self._model)
+            return bytes(self._patchable.patch(faults)), faults
+        with _on_chip(self._model, task.chip, repair if task.repaired else None) as programmed:
+            return bytes(repairable.patch()), programmed
 
     def _outputs(self, tflite: bytes, inputs: np.ndarray) -> np.ndarray:
         """Returns the output for each image, the images in one part for each thread."""

@@ -1,0 +1,103 @@
+"""A plain model in the form that TFLite holds best, before it is converted."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_rram.export.errors import ExportError
+
+_RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
+MOST_STEPS = 256
+"""Steps of a recurrent layer beyond which a file would have too many operators."""
+
+
+def prepared(model: keras.Model) -> keras.Model:
+    """Returns a plain model that converts to a file that can be patched.
+
+    - Recurrent layers become a chain of steps: of a loop, TFLite makes one only for a fixed batch.
+    - The offset of a `Rescaling` becomes an array. A single number would be folded into the bias of
+      the layer behind it, which would then depend on all weights, and on their faults.
+
+    Args:
+        model: plain functional or Sequential model.
+
+    Returns:
+        A new model of the same function, or `model` itself where it has no such layer.
+
+    Raises:
+        ExportError: if the number of steps of a recurrent layer is not known, or above
+            `MOST_STEPS`.
+    """
+    recurrent = unrolled_layers(model)
+    shifting = {
+        layer.name: _shape(layer)[-2:]
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Rescaling) and np.size(layer.offset) == 1 and layer.offset
+    }
+    if not recurrent and not shifting:
+        return model
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if layer.name in recurrent:
+            config = _with_unroll(config)
+        if shape := shifting.get(layer.name):
+            known = [size for size in shape if size is not None]
+            config["scale"], config["offset"] = layer.scale, np.full(known, layer.offset, "float32")
+            return keras.layers.Rescaling(**config)
+        return type(layer).from_config(config)
+
+    twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    if not twin.built:
+        twin.build(model.input_shape)
+    for old, new in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):
+        if not old._layers:
+            new.set_weights(old.get_weights())
+    return twin
+
+
+def unrolled_layers(model: keras.Model) -> list[str]:
+    """Returns the names of the recurrent layers of a model that `prepared` takes apart.
+
+    Raises:
+        ExportError: see there.
+    """
+    found = []
+    for layer in _recurrent(model):
+        shape = _shape(layer)
+        if len(shape) < 2 or shape[1] is None or shape[1] > MOST_STEPS:
+            raise ExportError(
+                f"Layer '{layer.name}' ({type(layer).__name__}) is unrolled for TFLite, which "
+                f"needs a fixed number of steps, {MOST_STEPS} at most. Received: inputs of shape "
+                f"{shape}. Build the model on `keras.Input((steps, ...))`, with its weights."
+            )
+        found.append(layer.name)
+    return found
+
+
+def _recurrent(model: Any) -> Iterator[Any]:
+    """Yields recurrent layers, `Bidirectional` ones whole."""
+    for layer in model._layers:
+        if isinstance(getattr(layer, "forward_layer", layer), _RECURRENT):
+            yield layer
+        elif isinstance(layer, keras.Model):
+            yield from _recurrent(layer)
+
+
+def _shape(layer: Any) -> tuple[int | None, ...]:
+    """Returns the shape of a layer's inputs, `()` of one that is called several times."""
+    try:
+        return tuple(layer.input.shape)
+    except (AttributeError, ValueError):
+        return ()
+
+
+def _with_unroll(config: Any) -> Any:
+    """Returns a config in which every recurrent layer is unrolled."""
+    if isinstance(config, list | tuple):
+        return type(config)(_with_unroll(each) for each in config)
+    if not isinstance(config, dict):
+        return config
+    return {key: True if key == "unroll" else _with_unroll(value) for key, value in config.items()}
