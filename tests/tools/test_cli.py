@@ -60,7 +60,7 @@ def test_every_tool_documents_its_command_line():
     tools = {
         path.stem for path in folder.glob("*.py") if "\n    cli.run(main)\n" in path.read_text()
     }
-    assert tools == {*COMMANDS.values(), "check"}
+    assert tools == {*COMMANDS.values(), "check", "notebooks"}
     for name in tools:
         assert f"python -m tools.{name}" in (folder / f"{name}.py").read_text().split('"""')[1]
 
