@@ -118,13 +118,16 @@ def _execute(notebook: Any) -> None:
     """Executes a notebook in an empty folder, with the packages of this clone."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
+    from traitlets.config import Config
 
     held = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(cli.ROOT), *filter(None, [held])])
     try:
         with tempfile.TemporaryDirectory() as folder:
             place = {"metadata": {"path": str(pathlib.Path(folder))}}
-            NotebookClient(notebook, timeout=None, resources=place).execute()
+            # Between two processes of one machine: no port is opened.
+            held_in = Config({"KernelManager": {"transport": "ipc"}})
+            NotebookClient(notebook, timeout=None, resources=place, config=held_in).execute()
     except CellExecutionError as error:
         print(error, file=sys.stderr)
         raise ValueError("a guide ended with the error above.") from None
