@@ -45,6 +45,7 @@ folders.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,6 +164,7 @@ def _options(dataset: Any) -> dict[str, Any]:
     names = ("chips", "seed", "first_chip", "engine", "quantization", "resume", "jobs", "parallel")
     options = {name: getattr(FLAGS, name) for name in (*names, "scheduler")}
     options["stop"] = FLAGS.target_half_width
+    options["progress"] = sys.stderr.isatty()  # a file would get a line for each chip
     if FLAGS.quantization == "int8":
         options["calibration"] = inputs.calibration(dataset)
     options["repair"] = repair_flags.given(dataset)

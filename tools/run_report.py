@@ -53,8 +53,7 @@ def run_of(
     lacks: str = "",
 ) -> Any:
     """Returns the `ReportRun` of a folder, its results and what was found beside them."""
-    from keras_rram.plots.report import ReportRun
-    from keras_rram.plots.report.chips import Chips
+    from keras_rram.plots.report import Chips, ReportRun
 
     known = Chips(model, _classes(labels), chips, _commands(config))
     made = {

@@ -234,6 +234,7 @@ def main(argv: Sequence[str]) -> None:
         callbacks=callbacks,
         checkpoint=checkpoint,
         resume=FLAGS.resume and checkpoint.exists(),
+        verbose=2,  # a line for each epoch, in a file too
     )
     with written_whole(folder / "model.keras") as temporary:
         model.save(temporary)

@@ -4,6 +4,7 @@ What is here is for users. `engines` has one interface and two engines behind it
 functions of arrays; a run goes through `population`, an engine, its chips, and into a `run_folder`.
 """
 
+from keras_rram.evaluation.callback import PopulationAccuracy
 from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.comparison import (
     PairedDifference,
@@ -39,6 +40,7 @@ __all__ = [
     "KerasEngine",
     "LayerEffect",
     "PairedDifference",
+    "PopulationAccuracy",
     "PopulationResult",
     "RateCurve",
     "StopRule",

@@ -62,8 +62,10 @@ def test_the_tools_run_from_an_empty_folder(installed, tmp_path):
     call(program, "train", *QUICK, "--epochs=1", "--out=run", **where)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["commit"] is None and config["command"].startswith("keras-rram train --train_")
-    quick = ("--images=50", "--chips=2", "--out=chips")
+    quick = ("--images=50", "--chips=2", "--report", "--out=chips")
     output = call(program, "evaluate", "--model=run/model.keras", *quick, **where)
     assert "Results: chips/" in output and (tmp_path / "chips" / "accuracy.png").is_file()
+    # Its style and script are files of the package.
+    assert "<script>" in (tmp_path / "chips" / "report.html").read_text()
     module = ("-m", "keras_rram.tools.inspect_tflite", "-h")
     assert "Shows what is in a TFLite file" in call(installed / "python", *module, **where)

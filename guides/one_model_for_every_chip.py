@@ -1,0 +1,91 @@
+"""
+Title: Train one model for every chip
+Description: What training with Drop-Connect does not see, and the three ways to train it away.
+"""
+
+"""
+## Introduction
+
+Drop-Connect drops a fresh random subset of the weights in every training step. Yet networks with
+batch normalization that were trained so can be far worse on chips than in training: each step is
+normalized by the statistics of its own batch, which no chip has. This guide trains one small
+network in three ways and compares them on the same chips, with nothing known about any chip (tier
+A).
+"""
+
+import dataclasses
+import os
+
+import keras
+
+from keras_rram import StuckAtZero, data, to_drop_connect
+from keras_rram.evaluation import evaluate_population
+from keras_rram.training import ChipValidation, Recipe, train
+
+FAST = bool(os.environ.get("GUIDE_FAST"))
+EPOCHS, CHIPS, IMAGES, RATE = (2, 2, 100, 0.2) if FAST else (8, 30, 500, 0.3)
+
+dataset = data.load("digits")
+dataset = dataset.subset(train=256) if FAST else dataset
+test = dataset.arrays("test", IMAGES)
+recipe = Recipe("adam", 2e-3, 64, EPOCHS)
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((28, 28, 1))]
+    for number, filters in enumerate((8,) if FAST else (16, 32, 32)):
+        layers += [
+            keras.layers.Conv2D(filters, 3, strides=2, use_bias=False, name=f"conv{number}"),
+            keras.layers.BatchNormalization(name=f"norm{number}"),
+            keras.layers.ReLU(),
+        ]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(10, name="head")]
+    return keras.Sequential(layers, name="network")
+
+
+"""
+## Three networks
+
+- `batch`: batch normalization, as usual;
+- `fixed`: the same, its last epochs on the statistics that chips will have (`statistics_epochs`);
+- `instance`: the statistics of each image, which no fault can make wrong.
+
+All convolutions are on faulty hardware; the head is not (`where="convolutions"`).
+"""
+
+ways = {
+    "batch": ("batch", recipe),
+    "fixed": ("batch", dataclasses.replace(recipe, statistics_epochs=max(1, EPOCHS // 2))),
+    "instance": ("instance", recipe),
+}
+
+"""
+`ChipValidation` evaluates a few chips after each epoch, chips that no evaluation will meet. Follow
+`val_chip_accuracy`, not the training accuracy, which does not see the error.
+"""
+
+validation = dataset.split(0.1).arrays("validation")
+results = {}
+for name, (normalization, how) in ways.items():
+    model = to_drop_connect(network(), RATE, "convolutions", normalization=normalization)
+    watch = ChipValidation(*validation, StuckAtZero(RATE), chips=2)
+    history = train(model, dataset, how, seed=0, callbacks=[watch], verbose=2).history
+    print(name, history[-1]["accuracy"], history[-1]["val_chip_accuracy"])
+    results[name] = evaluate_population(
+        model, StuckAtZero(RATE), test, CHIPS, engine="keras", progress=False
+    )
+
+"""
+## On the same chips
+
+Mean, worst chip, and the accuracy without faults, which must not be the lower one: a model that is
+better on broken chips than on a healthy one has statistics of the wrong kind.
+"""
+
+for name, result in results.items():
+    low, high = result.mean_interval().low, result.mean_interval().high
+    print(
+        f"{name}: mean {result.mean:.3f} ({low:.3f} to {high:.3f}), "
+        f"worst {result.worst.accuracy:.3f}, fault-free {result.fault_free:.3f}"
+    )

@@ -1,0 +1,74 @@
+"""Tests of `PopulationAccuracy`: its values are those of the chips, and reach who reads logs."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rram import Chip, StuckAtZero
+from keras_rram.evaluation import PopulationAccuracy
+from keras_rram.evaluation.statistics.two_way import chip_interval
+from tests.classifiers import classifier, digits, right_answers, training_digits
+from tests.helpers import to_numpy
+
+IMAGES, LABELS = digits(100)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("logs")
+    model = classifier()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    follow = PopulationAccuracy(
+        IMAGES, LABELS, "stuck_at_zero:rate=0.2", chips=3, required=0.7, every=2, seed=5
+    )
+    callbacks = [follow]
+    if keras.backend.backend() == "tensorflow":
+        callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
+    images, labels = training_digits(64)
+    history = model.fit(images, labels, epochs=4, verbose=0, callbacks=callbacks).history
+    return model, history, folder
+
+
+def test_the_figures_are_those_of_the_population(trained):
+    model, history, _ = trained
+    chips = [Chip(StuckAtZero(0.2), 5, k, stream="validation") for k in range(3)]
+    right = np.array([right_answers(model, chip, IMAGES, LABELS).sum() for chip in chips])
+    assert len(history["val_population_accuracy"]) == 2  # of four epochs
+    last = {name: values[-1] for name, values in history.items()}
+    assert last["val_population_accuracy"] == pytest.approx(right.mean() / 100)
+    assert last["val_population_worst"] == right.min() / 100
+    assert last["val_population_yield"] == np.mean(right >= 70)
+    found = chip_interval(right, np.full(3, 100), images="test_set")
+    assert last["val_population_accuracy_low"] == found.low
+    assert last["val_population_accuracy_high"] == found.high
+    assert (to_numpy(model.get_layer("head").fault_masks["kernel"]) == 1).all()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorBoard's callback")
+def test_tensorboard_shows_them(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, history, folder = trained
+    events = EventAccumulator(str(folder / "validation"), size_guidance={"tensors": 0})
+    events.Reload()
+    tag = "epoch_population_accuracy"
+    assert tag in events.Tags()["tensors"]
+    values = [float(np.frombuffer(one.tensor_proto.tensor_content, "<f4")[0])
+              for one in events.Tensors(tag)]  # fmt: skip
+    np.testing.assert_allclose(values, history["val_population_accuracy"], rtol=1e-6)
+
+
+def test_what_does_not_fit_is_an_error():
+    faults = StuckAtZero(0.1)
+    for options, message in (
+        ({"every": 0}, "`every` must be"),
+        ({"required": 90}, "`required` must be"),
+        ({"chips": 0}, "`count` must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PopulationAccuracy(IMAGES, LABELS, faults, **options)
+    with pytest.raises(ValueError, match="must be 99 integers"):
+        PopulationAccuracy(IMAGES[:99], LABELS, faults)
+    plain = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="no Drop-Connect layer"):
+        PopulationAccuracy(IMAGES, LABELS, faults).set_model(plain)

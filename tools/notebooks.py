@@ -1,0 +1,142 @@
+r"""Turns the guides into Jupyter notebooks with their outputs, in a clone.
+
+  python -m tools.notebooks --out=notebooks
+  python -m tools.notebooks --guides=fault_models,repair_a_chip --norun_all --out=notebooks
+
+A guide is a Python file in the form of keras.io's: its first docstring holds title and description,
+every other string that stands alone is prose in Markdown, and what is between is code. Each
+notebook is executed in an empty folder, and an error ends the tool. It takes the extra `guides`.
+"""
+
+import ast
+import os
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from absl import flags
+
+from . import cli
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list("guides", [], "Names of guides; default: all.")
+flags.DEFINE_bool("run_all", True, "Execute them; off: notebooks without outputs.")
+flags.DEFINE_string("out", None, "Folder for the notebooks.")
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A guide, cell by cell.
+
+    Attributes:
+        title: its title.
+        description: one sentence.
+        cells: pairs of "markdown" or "code", and the text.
+    """
+
+    title: str
+    description: str
+    cells: tuple[tuple[str, str], ...]
+
+    def markdown(self) -> str:
+        """Returns the guide as one page of Markdown."""
+        parts = [f"# {self.title}", self.description]
+        for kind, text in self.cells:
+            parts.append(text if kind == "markdown" else f"```python\n{text}\n```")
+        return "\n\n".join(parts) + "\n"
+
+
+def parse(source: str) -> Guide:
+    """Cuts the source of a guide into cells.
+
+    Raises:
+        ValueError: if its first statement does not say title and description.
+    """
+    lines, body = source.splitlines(), ast.parse(source).body
+    header = ast.get_docstring(ast.parse(source)) or ""
+    known = dict(re.findall(r"^(Title|Description): (.+)$", header, re.MULTILINE))
+    if set(known) != {"Title", "Description"}:
+        raise ValueError("expected a docstring with `Title:` and `Description:` at the beginning.")
+    cells: list[tuple[str, str]] = []
+    start = body[0].end_lineno or 0
+
+    def code(stop: int) -> None:
+        text = "\n".join(lines[start:stop]).strip("\n")
+        if text.strip():
+            cells.append(("code", text))
+
+    for node in body[1:]:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            code(node.lineno - 1)
+            cells.append(("markdown", str(node.value.value).strip()))
+            start = node.end_lineno or start
+    code(len(lines))
+    return Guide(known["Title"], known["Description"], tuple(cells))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the notebooks."""
+    del argv
+    import nbformat
+
+    from keras_rram.files import written_whole
+
+    paths = sorted((cli.ROOT / "guides").glob("*.py"))
+    names = [path.stem for path in paths]
+    if not paths:
+        raise ValueError("there is no folder guides/: the notebooks are made in a clone.")
+    if unknown := sorted(set(FLAGS.guides) - set(names)):
+        raise ValueError(f"--guides must be some of {names}. Received: {unknown}")
+    folder = cli.output_folder(FLAGS.out)
+    for path in paths:
+        if FLAGS.guides and path.stem not in FLAGS.guides:
+            continue
+        guide = parse(path.read_text("utf-8"))
+        notebook = nbformat.v4.new_notebook()
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        makers = {
+            "markdown": nbformat.v4.new_markdown_cell,
+            "code": nbformat.v4.new_code_cell,
+        }
+        title = nbformat.v4.new_markdown_cell(f"# {guide.title}\n\n{guide.description}")
+        notebook.cells = [title, *(makers[kind](text) for kind, text in guide.cells)]
+        for number, cell in enumerate(notebook.cells):
+            cell["id"] = f"cell-{number}"  # random by default
+        if FLAGS.run_all:
+            _execute(notebook)
+        with written_whole(folder / f"{path.stem}.ipynb") as temporary:
+            temporary.write_text(nbformat.writes(notebook) + "\n", "utf-8", newline="\n")
+        print(f"{folder / path.stem}.ipynb: {len(notebook.cells)} cells", flush=True)
+
+
+def _execute(notebook: Any) -> None:
+    """Executes a notebook in an empty folder, with the packages of this clone."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from traitlets.config import Config
+
+    held = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(cli.ROOT), *filter(None, [held])])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            place = {"metadata": {"path": str(pathlib.Path(folder))}}
+            # Between two processes of one machine: no port is opened.
+            held_in = Config({"KernelManager": {"transport": "ipc"}})
+            NotebookClient(notebook, timeout=None, resources=place, config=held_in).execute()
+    except CellExecutionError as error:
+        print(error, file=sys.stderr)
+        raise ValueError("a guide ended with the error above.") from None
+    finally:
+        if held is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = held
+
+
+if __name__ == "__main__":
+    cli.run(main)
