@@ -111,7 +111,7 @@ def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path
         ("sensitivity", ["--statistics=chip"], "to gather their statistics"),
         ("sensitivity", ["--keep=stemm"], "layers or roles of the model to keep"),
         ("sensitivity", ["--prices=adc=2"], "--prices"),
-        ("sensitivity", ["--chips=2000"], "images_per_chip from 2"),
+        ("sensitivity", ["--images_per_chip=400"], "images_per_chip from 2 to 20"),
         ("place", ["--share=0.5", "--most_loss=0.1"], "expected one of them"),
         ("place", ["--ways=grid"], "--ways: expected"),
         ("place", ["--against=nowhere.keras"], "expected NAME=PATH"),
