@@ -82,8 +82,8 @@ def resnet(
     wide = _checked_numbers(widened, last=depth - 2, name="widened")
     if any(number % 2 == 0 for number in wide):
         raise ValueError(
-            "`widened` must hold first convolutions of blocks, odd numbers: the second one's filters "
-            f"are those of the shortcut. Received: widened={wide!r}"
+            "`widened` must hold first convolutions of blocks, odd numbers: the second one's "
+            f"filters are those of the shortcut. Received: widened={wide!r}"
         )
     check_positive(expansion=expansion, width=width, classes=classes)
     check_choice("shortcut", shortcut, SHORTCUTS)
