@@ -17,6 +17,7 @@ COMMANDS = {
     "faults": "compare_faults",
     "sensitivity": "sensitivity",
     "place": "place",
+    "networks": "search_networks",
     "channels": "channel_shifts",
     "levels": "levels",
     "quantize": "quantize",

@@ -247,7 +247,8 @@ def _search(search: Any, path: pathlib.Path, fingerprint: Any) -> dict[str, list
         plans |= {"greedy": greedy, "optuna": greedy}
     for way in FLAGS.ways:
         study = Study(path, way, fingerprint, FLAGS.seed)
-        found[way] = study.run(search, plans[way], FLAGS.trials)
+        plan = [search.params(groups) for groups in plans[way]]
+        found[way] = study.run(search, plan, FLAGS.trials)
         print(f"{way}: {len(found[way])} trials", flush=True)
     return found
 

@@ -10,6 +10,8 @@ flags.disclaim_key_flags()
 
 FLAGS = flags.FLAGS
 
+_FEWEST = 100
+
 
 @cli.section("placement")
 def define() -> None:
@@ -25,7 +27,7 @@ def define() -> None:
         "images_per_chip",
         None,
         "Images of each chip, which no other chip answers; 0: all images for all chips. Default: "
-        "as many as there are.",
+        "its share of the images where that is 100 or more, else 0.",
         lower_bound=0,
     )
     flags.DEFINE_integer(
@@ -82,6 +84,7 @@ def bench(
     each = FLAGS.images_per_chip
     if each is None:
         each = len(data[1]) // chips
+        each = each if each >= _FEWEST else 0
     gathering = []
     if statistics == "placement":
         count, seed = FLAGS.gathering_chips, FLAGS.seed

@@ -185,6 +185,7 @@ def basic_block(
     shortcut: str = "A",
     expansion: int = 6,
     factory: LayerFactory | None = None,
+    widening: int = 1,
 ) -> KerasTensor:
     """The basic block of ResNet, whose convolutions may be replaced by linear bottlenecks.
 
@@ -208,6 +209,7 @@ def basic_block(
             "projection" is a 1x1 convolution with batch normalization (option B of the paper).
         expansion: expansion of the linear bottlenecks.
         factory: which roles are faulty; None for plain Keras layers.
+        widening: channels between the two convolutions, as a multiple of `filters`.
 
     Returns:
         Tensor of shape `(batch, ceil(height / stride), ceil(width / stride), filters)`.
@@ -223,11 +225,13 @@ def basic_block(
     outputs = basic_block(inputs, 32, stride=2, names=("c07", "c08"), replaced=(False, True))
     ```
     """
-    check_positive(filters=filters, stride=stride, expansion=expansion)
+    check_positive(filters=filters, stride=stride, expansion=expansion, widening=widening)
     check_choice("shortcut", shortcut, SHORTCUTS)
     factory = factory or LayerFactory()
 
-    def convolution(y: KerasTensor, stride: int, name: str, replace: bool) -> KerasTensor:
+    def convolution(
+        y: KerasTensor, filters: int, stride: int, name: str, replace: bool
+    ) -> KerasTensor:
         if replace:
             y = linear_bottleneck(
                 y, filters, stride, expansion, name=name, factory=factory, centered=True
@@ -245,9 +249,9 @@ def basic_block(
         )
 
     first, second = names
-    y = convolution(x, stride, first, replaced[0])
+    y = convolution(x, widening * filters, stride, first, replaced[0])
     y = keras.layers.ReLU(name=f"{first}_relu")(y)
-    y = convolution(y, 1, second, replaced[1])
+    y = convolution(y, filters, 1, second, replaced[1])
 
     name = f"{first}_shortcut"
     if stride != 1 or x.shape[-1] != filters:

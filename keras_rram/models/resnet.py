@@ -28,6 +28,7 @@ def resnet(
     name: str | None = None,
     normalization: str = "batch",
     centered_inputs: bool = False,
+    widened: Iterable[int] = (),
 ) -> keras.Model:
     """Builds a ResNet for small images, with chosen convolutions replaced by linear bottlenecks.
 
@@ -57,6 +58,8 @@ def resnet(
         name: name of the model; default `resnet<depth>`.
         normalization: "batch", "instance" or "group", see `LayerFactory`.
         centered_inputs: whether the inputs of faulty layers are centred, see `CenteredInput`.
+        widened: numbers of convolutions with twice the filters; each the first of its block, an odd
+            number, so that no shortcut changes.
 
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
@@ -76,6 +79,12 @@ def resnet(
     if isinstance(depth, bool) or depth not in DEPTHS:
         raise ValueError(f"`depth` must be one of {sorted(DEPTHS)}. Received: depth={depth!r}")
     numbers = _checked_numbers(replaced, last=depth - 2)
+    wide = _checked_numbers(widened, last=depth - 2, name="widened")
+    if any(number % 2 == 0 for number in wide):
+        raise ValueError(
+            "`widened` must hold first convolutions of blocks, odd numbers: the second one's "
+            f"filters are those of the shortcut. Received: widened={wide!r}"
+        )
     check_positive(expansion=expansion, width=width, classes=classes)
     check_choice("shortcut", shortcut, SHORTCUTS)
     shape = check_input_shape(input_shape, 4, "two of its blocks halve the image")
@@ -98,6 +107,7 @@ def resnet(
                 shortcut=shortcut,
                 expansion=expansion,
                 factory=factory,
+                widening=2 if first in wide else 1,
             )
             first += 2
     x = keras.layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="pool")(x)
@@ -106,20 +116,18 @@ def resnet(
     return factory.checked(keras.Model(inputs, outputs, name=name or f"resnet{depth}"))
 
 
-def _checked_numbers(replaced: Iterable[int], last: int) -> tuple[int, ...]:
-    if isinstance(replaced, int | str) or not isinstance(replaced, Iterable):
+def _checked_numbers(given: Iterable[int], last: int, name: str = "replaced") -> tuple[int, ...]:
+    if isinstance(given, int | str) or not isinstance(given, Iterable):
         raise ValueError(
-            "`replaced` must be several numbers of convolutions, say (10,). "
-            f"Received: replaced={replaced!r}"
+            f"`{name}` must be several numbers of convolutions, say (10,). "
+            f"Received: {name}={given!r}"
         )
-    numbers = tuple(replaced)
+    numbers = tuple(given)
     for number in numbers:
         if isinstance(number, bool) or number not in range(1, last + 1):
             raise ValueError(
-                f"`replaced` must hold integers from 1 to {last}. Received: replaced={numbers!r}"
+                f"`{name}` must hold integers from 1 to {last}. Received: {name}={numbers!r}"
             )
     if len(set(numbers)) != len(numbers):
-        raise ValueError(
-            f"`replaced` must name each convolution once. Received: replaced={numbers!r}"
-        )
+        raise ValueError(f"`{name}` must name each convolution once. Received: {name}={numbers!r}")
     return numbers

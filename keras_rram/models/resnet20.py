@@ -20,6 +20,7 @@ def resnet20(
     name: str | None = None,
     normalization: str = "batch",
     centered_inputs: bool = False,
+    widened: Iterable[int] = (),
 ) -> keras.Model:
     """Builds ResNet20, with chosen convolutions replaced by linear bottlenecks.
 
@@ -47,6 +48,7 @@ def resnet20(
         name: name of the model.
         normalization: "batch", "instance" or "group", see `LayerFactory`.
         centered_inputs: whether the inputs of faulty layers are centred, see `CenteredInput`.
+        widened: numbers of convolutions with twice the filters, odd ones, see `resnet`.
 
     Returns:
         A functional model, `(batch, height, width, channels)` to logits `(batch, classes)`. Its
@@ -77,4 +79,5 @@ def resnet20(
         name=name,
         normalization=normalization,
         centered_inputs=centered_inputs,
+        widened=widened,
     )

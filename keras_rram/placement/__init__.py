@@ -3,7 +3,14 @@
 from keras_rram.placement.bench import Bench
 from keras_rram.placement.estimate import Estimate, estimate_sensitivity
 from keras_rram.placement.front import FrontPoint, hypervolume, pareto
-from keras_rram.placement.search import Trial, Trials, best, greedy_plan, random_plan
+from keras_rram.placement.search import (
+    TrainedTrials,
+    Trial,
+    Trials,
+    best,
+    greedy_plan,
+    random_plan,
+)
 from keras_rram.placement.sensitivity import (
     GROUPINGS,
     GroupSensitivity,
@@ -28,6 +35,7 @@ __all__ = [
     "Sensitivity",
     "StagedNetwork",
     "Study",
+    "TrainedTrials",
     "Trial",
     "Trials",
     "best",

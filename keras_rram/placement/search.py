@@ -1,7 +1,8 @@
 """Trials of placements: what is planned, what is given up early, what is chosen in the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -19,7 +20,7 @@ class Trial:
     """One placement as a search saw it.
 
     Attributes:
-        groups: names of the groups on faulty hardware.
+        groups: names of the groups on faulty hardware; of an architecture its `NAME=CHOICE`s.
         share: their share of the work, in `[0, 1]`.
         accuracies: accuracy of each chip that was evaluated.
         stopped: whether it was given up before all chips, as another one is better.
@@ -62,6 +63,23 @@ class Trials:
         """Returns the layers of some groups."""
         return HEALTHY.union(*(self.groups[name] for name in groups))
 
+    @property
+    def choices(self) -> dict[str, tuple[bool, bool]]:
+        """Whether each group is on faulty hardware."""
+        return dict.fromkeys(self.groups, (False, True))
+
+    def params(self, groups: Sequence[str]) -> dict[str, bool]:
+        """Returns a placement as one choice for each group."""
+        return {name: name in set(groups) for name in self.groups}
+
+    def take(self, chosen: Mapping[str, bool]) -> Trial:
+        """Evaluates what is chosen for each group; see `evaluate`."""
+        return self.evaluate([name for name in self.groups if chosen[name]])
+
+    def remember(self, trial: Trial) -> None:
+        """Takes note of what another process found."""
+        self.known.setdefault(self.placement(trial.groups), trial)
+
     def evaluate(self, groups: Sequence[str]) -> Trial:
         """Evaluates a placement, or returns what is known of it."""
         chosen = tuple(name for name in self.groups if name in set(groups))
@@ -93,6 +111,40 @@ class Trials:
             if worse.mean() + reach < 0:
                 return True
         return False
+
+
+class TrainedTrials:
+    """Evaluates architectures, each of which is built and trained anew: the short-training proxy.
+
+    Use it where a choice changes the network itself, so that no trained model can answer. A short
+    training ranks architectures roughly; how far its ranks agree with those of full trainings is
+    to be measured for a network and a recipe (`rank_correlation` of the same choices, both ways).
+
+    Args:
+        choices: name -> what there is to choose from.
+        train: called with one choice for each name; builds, trains and evaluates the network, and
+            returns the share of its work on faulty hardware and the accuracy of each chip.
+    """
+
+    def __init__(
+        self,
+        choices: Mapping[str, Sequence[Any]],
+        train: Callable[[Mapping[str, Any]], tuple[float, Sequence[float]]],
+    ):
+        self.choices, self._train = dict(choices), train
+        self.known: dict[tuple[str, ...], Trial] = {}
+
+    def take(self, chosen: Mapping[str, Any]) -> Trial:
+        """Trains and evaluates an architecture, or returns what is known of it."""
+        name = tuple(f"{key}={chosen[key]}" for key in self.choices)
+        if name not in self.known:
+            share, accuracies = self._train({key: chosen[key] for key in self.choices})
+            self.known[name] = Trial(name, share, tuple(map(float, accuracies)))
+        return self.known[name]
+
+    def remember(self, trial: Trial) -> None:
+        """Takes note of what another process found."""
+        self.known.setdefault(trial.groups, trial)
 
 
 def greedy_plan(

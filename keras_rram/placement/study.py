@@ -13,24 +13,25 @@ import numpy as np
 
 from keras_rram.files import lock
 from keras_rram.placement.search import Trial
-from keras_rram.placement.walk import Placement
 
 WAYS = ("greedy", "random", "optuna")
 """How placements are proposed."""
 
 
 class Evaluates(Protocol):
-    """What evaluates placements, as `Trials` does."""
+    """What a study asks: `Trials` of placements, or `TrainedTrials` of architectures."""
 
-    groups: dict[str, Sequence[str]]
-    known: dict[Placement, Trial]
-
-    def placement(self, groups: Sequence[str]) -> Placement:
-        """Returns the layers of some groups."""
+    @property
+    def choices(self) -> Mapping[str, Sequence[Any]]:
+        """What there is to choose from, by name."""
         ...
 
-    def evaluate(self, groups: Sequence[str]) -> Trial:
-        """Evaluates a placement, or returns what is known of it."""
+    def take(self, chosen: Mapping[str, Any]) -> Trial:
+        """Evaluates one choice for each name, or returns what is known of it."""
+        ...
+
+    def remember(self, trial: Trial) -> None:
+        """Takes note of what another process found."""
         ...
 
 
@@ -96,20 +97,20 @@ class Study:
             self._study.set_user_attr(key, compute())
         return self._study.user_attrs[key]
 
-    def run(self, trials: Evaluates, plan: Sequence[Sequence[str]], count: int) -> list[Trial]:
+    def run(self, trials: Evaluates, plan: Sequence[Mapping[str, Any]], count: int) -> list[Trial]:
         """Works until the study has `count` trials, finished or in the hands of others.
 
         Args:
             trials: what evaluates.
-            plan: placements to try first; those of "greedy" and "random" are all there is, "optuna"
+            plan: choices to try first; those of "greedy" and "random" are all there is, "optuna"
                 goes on with its own proposals (TPE, https://optuna.org).
             count: trials of the study.
 
         Returns:
             The finished trials, in order.
         """
-        names, state = list(trials.groups), self._optuna.trial.TrialState
-        planned = list(dict.fromkeys(tuple(n in set(groups) for n in names) for groups in plan))
+        names, state = list(trials.choices), self._optuna.trial.TrialState
+        planned = list(dict.fromkeys(tuple(one[name] for name in names) for one in plan))
         wanted = count if self.way == "optuna" else min(count, len(planned))
         worker = f"{self.path}.worker-{uuid.uuid4().hex}"
         own = lock(worker)
@@ -122,7 +123,7 @@ class Study:
                         self._study.enqueue_trial(params)
             while (trial := self._next(trials, wanted, worker)) is not None:
                 try:
-                    found = trials.evaluate([name for name in names if trial.params[name]])
+                    found = trials.take(trial.params)
                 except BaseException:
                     with self._guard:
                         self._study.tell(trial, state=state.FAIL)
@@ -142,14 +143,13 @@ class Study:
         with self._guard:
             self._recover()
             for one in self._held("COMPLETE"):
-                held = _trial(one)
-                trials.known.setdefault(trials.placement(held.groups), held)
+                trials.remember(_trial(one))
             if len(self._held("COMPLETE", "RUNNING")) >= wanted:
                 return None
             trial = self._study.ask()
             trial.set_user_attr("worker", worker)
-            for name in trials.groups:
-                trial.suggest_categorical(name, [False, True])
+            for name, choices in trials.choices.items():
+                trial.suggest_categorical(name, list(choices))
             return trial
 
     def _recover(self) -> None:
@@ -171,7 +171,7 @@ class Study:
         return self._study.get_trials(states=[kinds[name] for name in states], deepcopy=False)
 
 
-def _params(one: Any) -> dict[str, bool]:
+def _params(one: Any) -> dict[str, Any]:
     return one.system_attrs.get("fixed_params") or one.params
 
 

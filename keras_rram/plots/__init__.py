@@ -1,6 +1,7 @@
-"""Figures of training, populations, faults and tiles."""
+"""Figures of training, populations, faults, tiles and placements."""
 
 from keras_rram.plots.faults import fault_model_curves
+from keras_rram.plots.placement import placement_front, sensitivity_bars
 from keras_rram.plots.populations import (
     accuracy_against_rate,
     chip_distribution,
@@ -17,6 +18,8 @@ __all__ = [
     "comparison",
     "convergence",
     "fault_model_curves",
+    "placement_front",
+    "sensitivity_bars",
     "tile_maps",
     "training_curves",
     "yield_curve",

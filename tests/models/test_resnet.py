@@ -60,3 +60,24 @@ def test_scope_and_replacement_in_a_deep_network():
 def test_bad_arguments_are_errors(arguments, match):
     with pytest.raises(ValueError, match=match):
         resnet(**arguments)
+
+
+def test_widened_convolutions_have_twice_the_filters_and_no_other_shape_changes():
+    model = resnet(20, widened=(3, 7), width=2)
+    shapes = {layer.name: layer.kernel.shape for layer in model.layers if hasattr(layer, "kernel")}
+    plain = {
+        layer.name: layer.kernel.shape
+        for layer in resnet(20, width=2).layers
+        if hasattr(layer, "kernel")
+    }
+    assert shapes["c03_conv"] == (3, 3, 2, 4) and shapes["c04_conv"] == (3, 3, 4, 2)
+    assert shapes["c07_conv"] == (3, 3, 2, 8) and shapes["c08_conv"] == (3, 3, 8, 4)
+    changed = {name for name, shape in shapes.items() if shape != plain[name]}
+    assert changed == {"c03_conv", "c04_conv", "c07_conv", "c08_conv"}
+    # A replaced convolution reads and gives the wide block's channels.
+    replaced = resnet(20, replaced=(4,), widened=(3,), width=2)
+    assert replaced.get_layer("c04_project").kernel.shape == (1, 1, 24, 2)
+    with pytest.raises(ValueError, match="first convolutions of blocks"):
+        resnet(20, widened=(4,))
+    with pytest.raises(ValueError, match="`widened` must name each"):
+        resnet(20, widened=(3, 3))

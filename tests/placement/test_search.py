@@ -13,6 +13,7 @@ from keras_rram.placement import (
     FrontPoint,
     StagedNetwork,
     Study,
+    TrainedTrials,
     Trial,
     Trials,
     best,
@@ -30,6 +31,7 @@ WORK = {"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.2}
 
 
 def run_search(trials, way, plan, count, path, fingerprint, seed=0):
+    plan = [{name: name in groups for name in LOSS} for groups in plan]
     return Study(path, way, fingerprint, seed).run(trials, plan, count)
 
 
@@ -37,12 +39,15 @@ class Known:
     """Trials of a network whose groups lose what they lose alone."""
 
     def __init__(self, wait=0.0, stop_after=None):
-        self.groups = {name: (name,) for name in LOSS}
+        self.choices = dict.fromkeys(LOSS, (False, True))
         self.known, self.seen = {}, []
         self.wait, self.stop_after = wait, stop_after
 
-    def placement(self, groups):
-        return frozenset(groups)
+    def take(self, chosen):
+        return self.evaluate([name for name in LOSS if chosen[name]])
+
+    def remember(self, trial):
+        self.known[trial.groups] = trial
 
     def evaluate(self, groups):
         if self.stop_after == len(self.seen):
@@ -192,3 +197,23 @@ def test_trials_give_up_on_what_is_dominated():
 def test_front_points_hold_what_a_figure_needs():
     found = Interval(0.8, 0.7, 0.9, 0.95, "q", "m")
     assert FrontPoint("4C", 0.45, found).layers == ()
+
+
+def test_networks_are_trained_once_each(tmp_path):
+    trained = []
+
+    def train(chosen):
+        trained.append(dict(chosen))
+        good = {"exact": 0.9, "faulty": 0.6, "wide": 0.8}[chosen["a"]]
+        return float(chosen["a"] != "exact"), [good, good]
+
+    choices = {"a": ("exact", "faulty", "wide"), "b": ("exact", "faulty")}
+    trials = TrainedTrials(choices, train)
+    path = tmp_path / "study.db"
+    first = [{"a": "faulty", "b": "exact"}]
+    found = Study(path, "optuna", {"x": 1}).run(trials, first, 8)
+    assert len(found) == 8 and trained[0] == first[0]
+    assert len(trained) == len({tuple(one.items()) for one in trained}) <= 6
+    assert found[0] == Trial(("a=faulty", "b=exact"), 1.0, (0.6, 0.6))
+    again = TrainedTrials(choices, lambda chosen: 1 / 0)
+    assert Study(path, "optuna", {"x": 1}).run(again, first, 8) == found

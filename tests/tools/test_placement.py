@@ -1,13 +1,17 @@
+import dataclasses
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from absl import flags
 
+import keras_rram
 from keras_rram import Chip, StuckAtZero, data
 from keras_rram.placement import Bench
+from keras_rram.training import RECIPES
 from tests.classifiers import classifier, right_answers
-from tests.run_tools import run_main
+from tests.run_tools import load_tool, run_main
 
 pytest.importorskip("optuna")
 
@@ -23,8 +27,8 @@ def saved(tmp_path_factory):
 
 def test_sensitivity(saved, tmp_path, capsys):
     out = tmp_path / "out"
-    flags = ["--fault_rates=0.2,0.4", "--chips=3", "--images_per_chip=0", "--images=150"]
-    run_main("sensitivity", f"--model={saved}", *flags, "--estimate_images=20", f"--out={out}")
+    given = ["--fault_rates=0.2,0.4", "--chips=3", "--images_per_chip=0", "--images=150"]
+    run_main("sensitivity", f"--model={saved}", *given, "--estimate_images=20", f"--out={out}")
     assert {path.name for path in out.iterdir()} == {
         "sensitivity.csv", "sensitivity.json", "sensitivity.png",
     }  # fmt: skip
@@ -65,12 +69,12 @@ def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path
 
     monkeypatch.setattr(Bench, "__init__", remember)
     out = tmp_path / "out"
-    flags = [
+    given = [
         f"--model={saved}", "--fault_rate=0.3", "--trials=3", "--search_chips=4", "--chips=3",
         "--images=120", "--ways=greedy,optuna", "--share=0.4", f"--against=same={saved}",
         f"--out={out}",
     ]  # fmt: skip
-    run_main("place", *flags)
+    run_main("place", *given)
     search, judge, against = benches
     whole = data.load("digits")
     test = {image.tobytes() for image in whole.arrays("test")[0]}
@@ -99,9 +103,9 @@ def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path
     assert held["trials"] == {"greedy": 3, "optuna": 3}
     assert (out / "place.png").stat().st_size > 5000
     # It goes on: nothing is left to search, and a search of something else is refused.
-    run_main("place", *flags, "--resume", "--search_only")
+    run_main("place", *given, "--resume", "--search_only")
     with pytest.raises(ValueError, match="What differs is seed"):
-        run_main("place", *flags, "--resume", "--seed=1")
+        run_main("place", *given, "--resume", "--seed=1")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path
         ("sensitivity", ["--statistics=chip"], "to gather their statistics"),
         ("sensitivity", ["--keep=stemm"], "layers or roles of the model to keep"),
         ("sensitivity", ["--prices=adc=2"], "--prices"),
-        ("sensitivity", ["--chips=2000"], "images_per_chip from 2"),
+        ("sensitivity", ["--images_per_chip=400"], "images_per_chip from 2 to 20"),
         ("place", ["--share=0.5", "--most_loss=0.1"], "expected one of them"),
         ("place", ["--ways=grid"], "--ways: expected"),
         ("place", ["--against=nowhere.keras"], "expected NAME=PATH"),
@@ -122,3 +126,45 @@ def test_bad_input_leaves_nothing(saved, tmp_path, tool, arguments, message):
     with pytest.raises((ValueError, OSError), match=message):
         run_main(tool, f"--model={saved}", f"--out={tmp_path}/out", *arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 60), ("test", 20)):
+        labels = rng.integers(0, 2, count)
+        images = rng.random((count, 8, 8, 3)) + labels[:, None, None, None]
+        arrays |= {f"y_{split}": labels, f"x_{split}": images.astype("float32")}
+    np.savez(tmp_path / "two.npz", **arrays)
+    tool = load_tool("search_networks")
+    given = ["--trials=3", "--width=2", "--epochs=1", "--batch_size=16", "--train_images=32"]
+    given += ["--validation_images=20", "--search_chips=2", "--calibration_images=16"]
+    flags.FLAGS(["search", f"--data={tmp_path}/two.npz", "--recipe=digits", f"--out={out}", *given])
+    chosen = dict.fromkeys(tool.choices(), "exact")
+    chosen |= {"c03": "wide", "c04": "faulty", "c10": "bottleneck"}
+    dataset = data.load(f"{tmp_path}/two.npz").split(20)
+    model = tool.network(chosen, dataset, 0.2)
+    assert list(keras_rram.faulty_layers(model)) == [
+        "c03_conv", "c04_conv", "c10_expand", "c10_depthwise", "c10_project",
+    ]  # fmt: skip
+    assert model.get_layer("c03_conv").kernel.shape == (3, 3, 2, 4)
+    assert model.get_layer("c04_conv").kernel.shape == (3, 3, 4, 2)
+    recipe = dataclasses.replace(RECIPES["digits"], epochs=1, batch_size=16)
+    share, accuracies = tool.judge(chosen, dataset, recipe, StuckAtZero(0.2))
+    table = keras_rram.summary_table(model)
+    assert share == pytest.approx(table.faulty_macs / table.macs)
+    assert len(accuracies) == 2 and all(0 <= one <= 1 for one in accuracies)
+
+    def judge(chosen, *others):
+        faulty = sum(kind != "exact" for kind in chosen.values())
+        return faulty / 18, [1 - faulty / 20] * 2
+
+    monkeypatch.setattr(tool, "judge", judge)
+    tool.main(["search"])
+    table = pd.read_csv(out / "networks.csv")
+    assert list(table["share"].round(3)) == [0, 1, round(6 / 18, 3)]
+    assert set(table.loc[0, "c01":"c18"]) == {"exact"}
+    assert set(table.loc[1, "c01":"c18"]) == {"faulty"}
+    assert table.loc[2, "c04"] == "bottleneck"

@@ -1,0 +1,171 @@
+r"""Searches networks: each convolution of a ResNet20 kept, replaced or widened, exact or faulty.
+
+Twenty networks, each trained for two epochs on 5,000 images and judged on eight chips:
+
+  python -m tools.search_networks --data=cifar10 --data_dir=DIR --fault_rate=0.2 --trials=20 \
+      --train_images=5000 --epochs=2 --out=runs/networks
+
+Every one of the 18 convolutions is `exact`; or on faulty hardware as it is (`faulty`), as a linear
+bottleneck (`bottleneck`), or, if it is the first of its block, with twice the filters (`wide`). The
+short training is a proxy for a full one: train the best networks in full, by --epochs, before you
+believe the order. Training drops the faulty layers at --fault_rate. The search looks at training
+images that are set aside and at chips of the stream "validation", as `tools.place` does, and the
+folder `--out` gets `study.db`, an Optuna study of two objectives (accuracy, share of multiply-
+accumulates on faulty hardware), which `--resume` goes on with and several processes may share; then
+`networks.csv` and `networks.json`, a row for each network.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from . import cli, fault_flags, inputs, report
+
+FLAGS = flags.FLAGS
+
+inputs.define_source(default="cifar10")
+fault_flags.define(otherwise="0.2")
+flags.DEFINE_integer("seed", 0, "Seed of proposals, weights, masks and chips.", lower_bound=0)
+flags.DEFINE_integer("trials", 20, "Networks.", lower_bound=1)
+flags.DEFINE_integer("width", 16, "Channels of the first stage.", lower_bound=1)
+flags.DEFINE_string("recipe", "cifar10_short", "Recipe by name, see keras_rram.training.")
+flags.DEFINE_integer("epochs", 2, "Epochs of each training.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
+flags.DEFINE_integer("train_images", 5000, "Training images, a stratified part.", lower_bound=2)
+flags.DEFINE_integer("validation_images", 1000, "Training images that judge.", lower_bound=2)
+flags.DEFINE_integer("calibration_images", 256, "Training images for statistics.", lower_bound=2)
+flags.DEFINE_integer("search_chips", 8, "Chips that judge.", lower_bound=2)
+flags.DEFINE_string("out", None, "Folder for the results.")
+flags.DEFINE_bool("resume", False, "Go on with the study in --out, or join those who work on it.")
+
+CONVOLUTIONS = 18
+
+
+def main(argv: Sequence[str]) -> None:
+    """Searches as the flags say and writes a row for each network."""
+    del argv
+    from keras_rram import data
+    from keras_rram.faults import spec
+    from keras_rram.placement import Study, TrainedTrials, pareto
+    from keras_rram.training import RECIPES
+
+    if FLAGS.recipe not in RECIPES:
+        raise ValueError(f"--recipe: expected one of {sorted(RECIPES)}. Received: {FLAGS.recipe}")
+    recipe = dataclasses.replace(
+        RECIPES[FLAGS.recipe], epochs=FLAGS.epochs, batch_size=FLAGS.batch_size
+    )
+    fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
+    whole = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download, FLAGS.normalize)
+    dataset = whole.split(FLAGS.validation_images).subset(train=FLAGS.train_images)
+    dataset.steps_per_epoch(recipe.batch_size)
+    folder = cli.output_folder(FLAGS.out, FLAGS.resume)
+    fingerprint = {
+        "data": whole.fingerprint,
+        "fault_model": spec(fault_model),
+        "recipe": recipe.fingerprint() | {"epochs": recipe.epochs},
+        **{
+            name: getattr(FLAGS, name)
+            for name in (
+                "seed", "width", "train_images", "validation_images", "calibration_images",
+                "search_chips",
+            )
+        },
+    }  # fmt: skip
+    trials = TrainedTrials(choices(), lambda chosen: judge(chosen, dataset, recipe, fault_model))
+    study = Study(folder / "study.db", "optuna", fingerprint, FLAGS.seed)
+    found = study.run(trials, plan(), FLAGS.trials)
+    front = {one.groups for one in pareto(found)}
+    rows = [
+        {
+            "share": one.share,
+            "mean": one.mean,
+            "low": min(one.accuracies),
+            "high": max(one.accuracies),
+            "front": one.groups in front,
+            **dict(text.split("=") for text in one.groups),
+        }
+        for one in found
+    ]
+    table = report.table(rows)
+    report.write_rows(folder / "networks.csv", table, **fingerprint)
+    shown = table[table["front"]].sort_values("share")[["share", "mean", "low", "high"]]
+    report.show(report.in_percent(shown, list(shown)), [f"Results: {FLAGS.out}/"])
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """Returns what each convolution may be."""
+    each = ("exact", "faulty", "bottleneck")
+    return {
+        f"c{number:02d}": (*each, "wide") if number % 2 else each
+        for number in range(1, CONVOLUTIONS + 1)
+    }
+
+
+def plan() -> list[dict[str, str]]:
+    """Returns the networks to begin with: nothing and everything faulty, the study's 4C and 4D."""
+    six = (4, 6, 10, 12, 16, 18)
+    most = (2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18)
+    names = list(choices())
+    first = [dict.fromkeys(names, "exact"), dict.fromkeys(names, "faulty")]
+    for numbers in (six, most):
+        first.append(
+            {
+                name: "bottleneck" if number in numbers else "exact"
+                for number, name in enumerate(names, 1)
+            }
+        )
+    return first
+
+
+def network(chosen: Mapping[str, str], dataset: Any, rate: float) -> Any:
+    """Returns a new network, what is faulty in it on Drop-Connect layers."""
+    import keras
+
+    from keras_rram import DropConnect, models, to_drop_connect
+
+    kinds = {int(name[1:]): kind for name, kind in chosen.items()}
+    keras.utils.set_random_seed(FLAGS.seed)
+    plain = models.resnet20(
+        replaced=[number for number, kind in kinds.items() if kind == "bottleneck"],
+        widened=[number for number, kind in kinds.items() if kind == "wide"],
+        width=FLAGS.width,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+    )
+    faulty = {f"c{number:02d}" for number, kind in kinds.items() if kind != "exact"}
+    if not faulty:
+        return to_drop_connect(plain, 0.0)
+    return to_drop_connect(
+        plain, DropConnect(rate, seed=FLAGS.seed), lambda layer: layer.name[:3] in faulty
+    )
+
+
+def judge(
+    chosen: Mapping[str, str], dataset: Any, recipe: Any, fault_model: Any
+) -> tuple[float, list[float]]:
+    """Trains a network, and returns its share on faulty hardware and its chips' accuracies."""
+    from keras_rram import population
+    from keras_rram.placement import Bench, StagedNetwork, macs_shares
+    from keras_rram.training import train
+
+    model = network(chosen, dataset, fault_model.rate)
+    train(model, dataset, recipe, FLAGS.seed, verbose=0)
+    staged = StagedNetwork(model)
+    everything: frozenset[str] = frozenset(staged.layers)
+    if set(chosen.values()) == {"exact"}:
+        everything = frozenset()
+    calibration, _ = dataset.arrays("train", FLAGS.calibration_images)
+    count = FLAGS.search_chips
+    gathering = population(fault_model, count, FLAGS.seed, stream="calibration")
+    chips = population(fault_model, count, FLAGS.seed, stream="validation")
+    images = dataset.arrays("validation")
+    bench = Bench(staged, chips, images, None, "placement", calibration, gathering)
+    answers = bench.answers([everything])[everything]
+    share = sum(share for name, share in macs_shares(model).items() if name in everything)
+    return share, [float(one.mean()) for one in answers]
+
+
+if __name__ == "__main__":
+    cli.run(main)
