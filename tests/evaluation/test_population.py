@@ -377,7 +377,7 @@ class BadTier:
             "`test images` must be a non-empty",
         ),
         ({"data": (digits()[0], np.eye(10)[digits()[1]])}, "one-hot"),
-        ({"data": (digits()[0], digits()[1] + 1)}, "expected labels from 0 to 9"),
+        ({"data": (digits()[0], digits()[1] + 1)}, "expected `labels` from 0 to 9"),
         ({"data": (digits()[0], digits()[1] - 1)}, "classes from 0"),
     ],
 )
