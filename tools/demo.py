@@ -25,8 +25,7 @@ number_flags.define_whole("chips", 50, "Chips of the population.", "[1, 1000000]
 def steps(out: str, epochs: int | None, chips: int) -> tuple[tuple[str, ...], ...]:
     """Returns each step's tool and flags."""
     model = f"--model={out}/train/model.keras"
-    # Batch normalization: its int8 files hold after so short a training.
-    how = ("--drop_rate=0.1", "--normalization=batch", "--validation_chips=5")
+    how = ("--drop_rate=0.1", "--validation_chips=5")
     training = ("train", *how, f"--out={out}/train")
     return (
         training if epochs is None else (*training, f"--epochs={epochs}"),
