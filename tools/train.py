@@ -219,8 +219,11 @@ def main(argv: Sequence[str]) -> None:
         "seed": FLAGS.seed,
         "backend": keras.backend.backend(),
     }
-    TRAINING.write(folder / "config.json", config)
     callbacks: list[keras.callbacks.Callback] = [
+        # Once it is sure that a checkpoint is of this training: another one's record stays.
+        keras.callbacks.LambdaCallback(
+            on_train_begin=lambda logs: TRAINING.write(folder / "config.json", config)
+        ),
         *filter(None, [fresh_chips]),
         ChipValidation(images, labels, fault_model, FLAGS.validation_chips, FLAGS.seed),
     ]

@@ -194,7 +194,7 @@ def test_damaged_sidecars_are_named(tmp_path):
     path = tmp_path / "x.tflite"
     assert read_sidecar(path) is None
     (tmp_path / "x.tflite.json").write_text("{")
-    with pytest.raises(ValueError, match="not a sidecar"):
+    with pytest.raises(ValueError, match="is damaged, or no sidecar"):
         read_sidecar(path)
     (tmp_path / "x.tflite.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match="this version"):

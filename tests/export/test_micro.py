@@ -161,6 +161,9 @@ def test_the_c_array_holds_every_byte(small):
     for name in ("", "7chip", "a-b", "a b", None):
         with pytest.raises(ValueError, match="C identifier"):
             c_array(small[0], name)
+    for name in ("int", "class", "bool", "static_assert", "main"):
+        with pytest.raises(ValueError, match="no word of C"):
+            c_array(small[0], name)
     with pytest.raises(ValueError, match="Not a TFLite file"):
         c_array(b"", "model")
 

@@ -182,6 +182,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
     assert not folder.exists()
 
 
+@pytest.mark.slow
+def test_another_training_does_not_change_the_record(trained):
+    """Another seed is refused, and what is beside the model is still of the seed it was."""
+    folder, _ = trained
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    flags = [*QUICK, "--drop_rate=0.2", "--seed=4", f"--out={folder}", "--resume"]
+    (error,) = run_in_turn(["train", *flags])
+    assert "is of another run (seed: 3 there, 4 here)" in error
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_the_process_ends_with_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     output = run_tool("train", f"--out={tmp_path / 'file'}", "--train_images=100", code=1)

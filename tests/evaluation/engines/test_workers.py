@@ -181,6 +181,8 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     """A worker would live on for minutes, with a model in its memory."""
     classifier().save(tmp_path / "model.keras")
     run = kills.jobs(tmp_path / "model.keras")["evaluate"]
-    run = dataclasses.replace(run, flags=(*run.flags, "--engine=keras", "--images=50"))
+    run = dataclasses.replace(
+        run, flags=(*run.flags, "--engine=keras", "--images=50", "--chips=5000")
+    )
     assert kills.kill_once(run, tmp_path / "run", random.Random(0))
     assert len((tmp_path / "run" / "chips.jsonl").read_text().splitlines()) > 0
