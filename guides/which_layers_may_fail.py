@@ -13,6 +13,7 @@ weights, which layers should go there? This guide evaluates chips whose faults h
 import os
 
 import keras
+import numpy as np
 
 import keras_rram
 from keras_rram import Chip, StuckAtZero, data
@@ -59,16 +60,19 @@ def only(layer, index):
     return Chip(measured=held, name=f"{layer}_{index}")
 
 
+layers = list(keras_rram.faulty_layers(model))
+chips = [only(layer, index) for layer in layers for index in range(CHIPS)]
+single = evaluate_population(model, chips, test, progress=False)
 whole = evaluate_population(model, StuckAtZero(RATE), test, CHIPS, progress=False)
 print(f"all layers faulty: {whole.mean:.3f}; fault-free: {whole.fault_free:.3f}")
+
 costs = {}
-for layer in keras_rram.faulty_layers(model):
-    chips = [only(layer, index) for index in range(CHIPS)]
-    result = evaluate_population(model, chips, test, progress=False)
-    size = sum(fault.mask.size for fault in chips[0].measured.values())
-    costs[layer] = result.drop
-    worst = result.worst.accuracy
-    print(f"{layer:<10} {size:>6,} weights: loses {result.drop:.3f} (worst {worst:.3f})")
+for layer in layers:
+    kernels = model.get_layer(layer).kernels.values()
+    weights = sum(int(np.prod(kernel.shape)) for kernel in kernels)
+    found = [chip.accuracy for chip in single.chips if chip.name.startswith(f"{layer}_")]
+    costs[layer] = single.fault_free - np.mean(found)
+    print(f"{layer:<10} {weights:>6,} weights: loses {costs[layer]:.3f} (worst {min(found):.3f})")
 
 """
 ## What protecting a layer is worth

@@ -31,6 +31,6 @@ def test_an_example(name, file, tmp_path):
     assert (tmp_path / file).stat().st_size > 10_000
 
 
-def test_the_short_examples_of_the_readme():
-    for code in examples("README.md")[1:]:
+def test_the_short_examples():
+    for code in [*examples("README.md")[1:], *examples("docs/keras_habits.md")]:
         exec(code, {})
