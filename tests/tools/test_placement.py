@@ -53,6 +53,7 @@ def test_sensitivity(saved, tmp_path, capsys):
         assert row.alone_low < row.alone < row.alone_high and row.second > 0
         assert row.saved_pj == pytest.approx(row.digital_pj - row.analog_pj)
     assert held["command"].startswith("python -m tools.") and held["training"]["commit"] == "abc"
+    assert held["fault_models"] == ["stuck_at_zero:rate=0.2", "stuck_at_zero:rate=0.4"]
     assert "rank_correlations" in held and set(held["results"]) == {
         "tier A, as trained, 20%", "tier A, as trained, 40%",
     }  # fmt: skip
