@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
         "commit": commit,
         "training": inputs.Training.beside(FLAGS.model).origin(),
         "data": dataset.name,
-        "fault_model": spec(fault_model),
+        "fault_models": [spec(one) for one in models],
         "seed": FLAGS.seed,
         "first_chip": FLAGS.first_chip,
         "seconds": seconds,

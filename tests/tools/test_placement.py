@@ -53,6 +53,7 @@ def test_sensitivity(saved, tmp_path, capsys):
         assert row.alone_low < row.alone < row.alone_high and row.second > 0
         assert row.saved_pj == pytest.approx(row.digital_pj - row.analog_pj)
     assert held["command"].startswith("python -m tools.") and held["training"]["commit"] == "abc"
+    assert held["fault_models"] == ["stuck_at_zero:rate=0.2", "stuck_at_zero:rate=0.4"]
     assert "rank_correlations" in held and set(held["results"]) == {
         "tier A, as trained, 20%", "tier A, as trained, 40%",
     }  # fmt: skip
@@ -128,7 +129,6 @@ def test_bad_input_leaves_nothing(saved, tmp_path, tool, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypatch):
     out = tmp_path / "out"
     rng = np.random.default_rng(0)
@@ -152,7 +152,11 @@ def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypat
     assert model.get_layer("c03_conv").kernel.shape == (3, 3, 2, 4)
     assert model.get_layer("c04_conv").kernel.shape == (3, 3, 4, 2)
     recipe = dataclasses.replace(RECIPES["digits"], epochs=1, batch_size=16)
+    trained = []
+    monkeypatch.setattr("keras_rram.training.train", lambda *given, **_: trained.append(given))
     share, accuracies = tool.judge(chosen, dataset, recipe, StuckAtZero(0.2))
+    ((built, *others),) = trained
+    assert others == [dataset, recipe, 0] and built.count_params() == model.count_params()
     table = keras_rram.summary_table(model)
     assert share == pytest.approx(table.faulty_macs / table.macs)
     assert len(accuracies) == 2 and all(0 <= one <= 1 for one in accuracies)
