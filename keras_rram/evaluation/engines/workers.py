@@ -40,19 +40,23 @@ def _quiet_start() -> Callable[[], None]:
     def start() -> None:
         # A function within a function travels by value: naming one of a module would import the
         # module, and with it Keras, before this can turn the messages away.
+        import contextlib
+        import ctypes
         import importlib
-        import multiprocessing
         import os
         import runpy
         import threading
         import time
 
         parent = os.getppid()
-        process = multiprocessing.parent_process()
+        # On Linux the kernel sees to it (PR_SET_PDEATHSIG, 9): a thread waits for long imports.
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).prctl(1, 9)
 
         def watch() -> None:
-            # On Windows the number of a parent stays as it is, but the process can be asked.
-            while os.getppid() == parent and (process is None or process.is_alive()):
+            # Where a parent that has ended keeps its number, as on Windows, workers end by
+            # themselves after being idle for minutes.
+            while os.getppid() == parent:
                 time.sleep(0.5)
             os._exit(1)
 
