@@ -45,26 +45,19 @@ def _quiet_start(parent: int) -> Callable[[], None]:
     def start() -> None:
         # A function within a function travels by value: naming one of a module would import the
         # module, and with it Keras, before this can turn the messages away.
-        import contextlib
-        import ctypes
         import importlib
         import os
         import runpy
         import threading
         import time
 
-        # On Linux the kernel sees to it (PR_SET_PDEATHSIG, 9): a thread waits for long imports.
-        with contextlib.suppress(AttributeError, OSError, TypeError):
-            ctypes.CDLL(None).prctl(1, 9)
-
         def watch() -> None:
-            # Where a parent that has ended keeps its number, as on Windows, workers end by
-            # themselves after being idle for minutes.
             while os.getppid() == parent:
                 time.sleep(0.5)
             os._exit(1)
 
-        threading.Thread(target=watch, name="watch the parent", daemon=True).start()
+        if os.name == "posix":  # elsewhere a process keeps the number of a parent that has ended
+            threading.Thread(target=watch, name="watch the parent", daemon=True).start()
         with runpy.run_path(path)["held_stderr"]():
             importlib.import_module("keras_rram.evaluation.engines.workers")
 
