@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 from tests.run_tools import ROOT
 
 MOST_SECONDS = 240  # for a run to show that it makes progress
-LEFT_SECONDS = 5  # for the workers to notice
+LEFT_SECONDS = 20  # for the workers to notice
 
 
 @dataclass(frozen=True)

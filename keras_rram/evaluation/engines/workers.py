@@ -1,5 +1,6 @@
 """Chips on several processes or machines, through joblib."""
 
+import functools
 import itertools
 import os
 import pickle
@@ -29,11 +30,15 @@ _engines = threading.local()
 _loading = threading.Lock()
 
 
-def _quiet_start() -> Callable[[], None]:
+@functools.cache  # joblib keeps processes from one pool to the next where they began alike
+def _quiet_start(parent: int) -> Callable[[], None]:
     """Returns what a process does first: the imports, without their messages on stderr.
 
     And it watches the process that started it, with which it ends: nobody else would end it where
     that one is killed.
+
+    Args:
+        parent: number of that process, which may have ended before the other one can ask.
     """
     path = keras_rram.quiet.__file__
 
@@ -41,30 +46,22 @@ def _quiet_start() -> Callable[[], None]:
         # A function within a function travels by value: naming one of a module would import the
         # module, and with it Keras, before this can turn the messages away.
         import importlib
-        import multiprocessing
         import os
         import runpy
         import threading
         import time
 
-        parent = os.getppid()
-        process = multiprocessing.parent_process()
-
         def watch() -> None:
-            # On Windows the number of a parent stays as it is, but the process can be asked.
-            while os.getppid() == parent and (process is None or process.is_alive()):
+            while os.getppid() == parent:
                 time.sleep(0.5)
             os._exit(1)
 
-        threading.Thread(target=watch, name="watch the parent", daemon=True).start()
+        if os.name == "posix":  # elsewhere a process keeps the number of a parent that has ended
+            threading.Thread(target=watch, name="watch the parent", daemon=True).start()
         with runpy.run_path(path)["held_stderr"]():
             importlib.import_module("keras_rram.evaluation.engines.workers")
 
     return start
-
-
-# One object: joblib keeps processes from one pool to the next where they began alike.
-_START = _quiet_start()
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +187,8 @@ class Pool:
         if self._parallel == "dask":
             # Every worker gets the copy, so that no single one can take it along when it dies.
             return joblib.parallel_config("dask", client=self._client, scatter=[self._copy])
-        threads = self._threads
-        return joblib.parallel_config("loky", inner_max_num_threads=threads, initializer=_START)
+        threads, start = self._threads, _quiet_start(os.getpid())
+        return joblib.parallel_config("loky", inner_max_num_threads=threads, initializer=start)
 
 
 def _work(copy: _Copy, tasks: list[Task]) -> list[Answers]:
