@@ -3,7 +3,10 @@ import pytest
 from absl import flags
 
 from keras_rram import Chip
-from keras_rram.export import Exporter, Thresholds
+from keras_rram.export import Exporter, Thresholds, read_sidecar
+from keras_rram.export.sidecar import repair_record
+from keras_rram.files import array_sha256
+from keras_rram.repair import BatchNormRecalibration
 from tests import export_models
 from tests.run_tools import ROOT, load_tool, run_tool
 
@@ -49,6 +52,20 @@ def test_prints_layers_and_origin(exported, capsys):
         assert text in output
     run_main(f"--tflite={exported / 'base.tflite'}")
     assert "fault-free" in capsys.readouterr().out
+
+
+def test_says_how_a_chip_was_repaired(exported):
+    data = (exported / "chip.tflite").read_bytes()
+    sidecar = read_sidecar(exported / "chip.tflite")
+    origin = load_tool("inspect_tflite")._origin
+    assert "repaired" not in origin(sidecar, data)
+    images = export_models.images()
+    sidecar["repair"] = repair_record(BatchNormRecalibration(images))
+    digest = array_sha256(images)[:16]
+    assert (
+        f"repaired by batch_norm:images=64/{sidecar['repair']['repair'][-16:]} (access tier B), "
+        f"64 images of SHA-256 {digest}"
+    ) in origin(sidecar, data)
 
 
 def test_a_file_of_this_project_says_all_about_itself(capsys):
