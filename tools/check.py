@@ -15,7 +15,7 @@ CHECKS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "--numprocesses=2", "--durations=15"]),
+    ("tests", ["pytest", "--numprocesses=2", "--dist=loadfile", "--durations=25"]),
 )
 
 

@@ -26,10 +26,7 @@ flags.DEFINE_integer("chips", 50, "Chips of the population.")
 def steps(out: str, epochs: int | None, chips: int) -> tuple[tuple[str, ...], ...]:
     """Returns each step's tool and flags."""
     model = f"--model={out}/train/model.keras"
-    # Batch normalization: its int8 files hold after so short a training. With rescaled weights and
-    # centred inputs its statistics fit healthy chips and faulty ones.
-    how = ("--drop_rate=0.1", "--rescale", "--centered_inputs", "--normalization=batch")
-    how += ("--validation_chips=5",)
+    how = ("--drop_rate=0.1", "--validation_chips=5")
     training = ("train", *how, f"--out={out}/train")
     return (
         training if epochs is None else (*training, f"--epochs={epochs}"),

@@ -28,7 +28,7 @@ from . import cli, inputs
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("panel", ["2A"], "Panels, or groups of them.")
-flags.DEFINE_enum("scale", "short", ["smoke", "short", "long", "paper"], "How large.")
+flags.DEFINE_enum("scale", "short", ["smoke", "brief", "short", "long", "paper"], "How large.")
 flags.DEFINE_enum("protocol", "text", ["text", "published"], "As the study says, or as it did.")
 flags.DEFINE_string("network", None, "strided or published for MNIST; default: by scale.")
 flags.DEFINE_string("method", "study", "How to train: a name in keras_rram.study.METHODS.")

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.flatbuffer import parse
+from keras_rram.export.image_statistics import ISLAND
 from keras_rram.quiet import quiet
 
 
@@ -108,9 +109,23 @@ def quantize_int8(
             target = schema.ModelT.InitFromPackedBuf(prepared, 0)
             _join(target, joined, widen=False)
             packed = bytes(flatbuffer_utils.convert_object_to_bytearray(target))
-            return bytes(mlir_quantize(packed, input_data_type=tf.int8, output_data_type=tf.int8))
+            return bytes(
+                mlir_quantize(
+                    packed,
+                    input_data_type=tf.int8,
+                    output_data_type=tf.int8,
+                    denylisted_nodes=_islands(float_file),
+                )
+            )
         except (RuntimeError, AttributeError, TypeError) as error:
             raise ExportError(f"int8 quantization failed: {error} {messages()[:300]}") from error
+
+
+def _islands(float_file: bytes | bytearray) -> set[str]:
+    """Returns the names of what an int8 file computes in floats, see `ImageNormalization`."""
+    graph = parse(float_file)
+    names = (graph.tensors[number].name for op in graph.operators for number in op.outputs)
+    return {name for name in names if f"/{ISLAND}/" in name}
 
 
 def _join(target: Any, other: Any, widen: bool) -> None:

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 
 from keras_rram.data import check_images
+from keras_rram.export.calibration import quantize_int8
 from keras_rram.export.errors import ExportError
-from keras_rram.export.image_statistics import image_statistics
+from keras_rram.export.image_statistics import has_image_statistics, image_statistics
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.convert import bake
 from keras_rram.quiet import quiet
@@ -31,7 +32,9 @@ def convert(
 
     The faults are baked into the weights of a plain model, and the converter folds batch
     normalization into them. Weights are quantized per channel. A chip's file is made much faster
-    by `PatchableModel`, from one conversion of the fault-free model.
+    by `PatchableModel`, from one conversion of the fault-free model. In int8 files group and
+    instance normalization stay in float32, between integers: variances span more decades than 8
+    bits have.
 
     Args:
         model: built model with one input and one output, of Drop-Connect layers or plain ones.
@@ -65,16 +68,22 @@ def convert(
     plain = image_statistics(bake(model) if faulty_layers(model) else model, images)
     shape = (batch_size, *plain.inputs[0].shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype=plain.inputs[0].dtype)]
+    # Only what starts from a file of floats can leave a part of it in floats.
+    has_islands = quantization == "int8" and has_image_statistics(plain)
+    first = "float32" if has_islands else quantization
     with tempfile.TemporaryDirectory(prefix="keras_rram_") as folder, quiet() as messages:
         try:
             plain.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
-            return bytes(make_converter(folder, quantization, images).convert())
+            file = bytes(make_converter(folder, first, images).convert())
         # The converter raises bare `Exception`s of many classes for what it cannot translate.
         except Exception as error:
             raise ExportError(
                 f"Model '{model.name}' could not be converted to {quantization} TFLite: "
                 f"{_reason(error, messages())}"
             ) from error
+    if not has_islands or images is None:
+        return file
+    return quantize_int8(file, images)
 
 
 def make_converter(folder: str, quantization: str, calibration: np.ndarray | None) -> Any:

@@ -1,4 +1,4 @@
-"""Group normalization in the form that TFLite, int8 included, holds well."""
+"""Group normalization in the form that TFLite files hold well: few operations, of four axes."""
 
 from typing import Any
 
@@ -7,6 +7,9 @@ import numpy as np
 from keras import ops
 
 Tensor = Any
+
+ISLAND = "image_statistics"
+"""Name of the scope of these operations in a file: int8 files compute them in floats."""
 
 
 class ImageNormalization(keras.layers.Layer):
@@ -54,9 +57,10 @@ class ImageNormalization(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the normalized images."""
         x = inputs * self._gains
-        centered = x - self._pooled(ops.mean(x, axis=(1, 2), keepdims=True))
-        variance = self._pooled(ops.mean(ops.square(centered), axis=(1, 2), keepdims=True))
-        return centered * (ops.rsqrt(variance + self._epsilon) * self._gamma) + self._beta
+        with keras.name_scope(ISLAND):
+            centered = x - self._pooled(ops.mean(x, axis=(1, 2), keepdims=True))
+            variance = self._pooled(ops.mean(ops.square(centered), axis=(1, 2), keepdims=True))
+            return centered * (ops.rsqrt(variance + self._epsilon) * self._gamma) + self._beta
 
     def _pooled(self, values: Tensor) -> Tensor:
         if self._pooling is None:
@@ -98,6 +102,11 @@ def image_statistics(model: keras.Model, images: np.ndarray | None = None) -> ke
         twin.build(model.input_shape)
     _copy_weights(model, twin)
     return twin
+
+
+def has_image_statistics(model: keras.Model) -> bool:
+    """Returns whether `image_statistics` made this model."""
+    return any(isinstance(layer, ImageNormalization) for layer in model._flatten_layers())
 
 
 def _is_ours(layer: Any) -> bool:

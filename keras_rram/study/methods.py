@@ -1,12 +1,16 @@
 """How a network is trained for a panel: the study's way, and others with rows of their own."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 
+from keras_rram.data.dataset import Dataset
 from keras_rram.faults import FaultModel
 from keras_rram.training.loop import TrainingResult, train
+from keras_rram.training.recipes import Recipe
 
 
 def _as_built(model: keras.Model, fault_model: FaultModel, seed: int) -> keras.Model:
@@ -24,13 +28,32 @@ class Method:
             it is given.
         prepare: takes the panel's untrained model, what its chips are drawn from and the seed, and
             returns the model to train; it must give equal layers when called again.
+        options: arguments of the panel's builder, beside the panel's own.
     """
 
     title: str
     train: Callable[..., TrainingResult] = train
     prepare: Callable[[keras.Model, FaultModel, int], keras.Model] = _as_built
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _ending_on_fixed_statistics(
+    model: keras.Model, dataset: Dataset, recipe: Recipe, *arguments: Any, **options: Any
+) -> TrainingResult:
+    """Trains as `train`; the last three of eight epochs are on the population's statistics."""
+    last = max(1, round(0.375 * recipe.epochs))
+    recipe = dataclasses.replace(recipe, statistics_epochs=last, gradient_clip=1.0)
+    return train(model, dataset, recipe, *arguments, **options)
 
 
 STUDY = "study"
-METHODS: dict[str, Method] = {STUDY: Method("as the study trains")}
+METHODS: dict[str, Method] = {
+    STUDY: Method("as the study trains"),
+    "fixed_statistics": Method(
+        "centred inputs, fixed statistics",
+        train=_ending_on_fixed_statistics,
+        options={"centered_inputs": True},
+    ),
+    "instance": Method("instance normalization", options={"normalization": "instance"}),
+}
 """By name. A method is one entry here; its runs compare with those of the same epochs."""

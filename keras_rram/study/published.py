@@ -11,6 +11,7 @@ import numpy as np
 from keras_rram.study.answers import FILE as ANSWERS
 from keras_rram.study.answers import Answers, read_answers
 from keras_rram.study.panels import PANELS, Panel
+from keras_rram.training.recipes import Recipe
 
 SCHEMA = "keras_rram.study/1"
 FILES = ("record.json", "history.csv", "chips.csv", ANSWERS)
@@ -48,8 +49,9 @@ class Published:
     def training(self) -> tuple[Any, ...]:
         """What must be equal where two panels are compared."""
         record = self.record
-        recipe = record["setup"]["recipe"]
-        return record["epochs"], record["train_images"], tuple(map(str, recipe.items()))
+        # Read as a recipe: a record from before an option existed has its default.
+        recipe = Recipe(**record["setup"]["recipe"])
+        return record["epochs"], record["train_images"], str(recipe.fingerprint())
 
     def population(self, name: str) -> str:
         """The name of a population, or that of the only one, where nothing is faulty."""

@@ -32,7 +32,7 @@ from keras_rram.evaluation.population import evaluate_population
 from keras_rram.evaluation.results import PopulationResult
 from keras_rram.evaluation.statistics.anova import crossed_components
 from keras_rram.files import written_whole
-from keras_rram.repair.batch_norm import BatchNormRecalibration
+from keras_rram.repair.batch_norm import BatchNormRecalibration, normalizations
 from keras_rram.study.answers import write_answers
 from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.panels import Panel
@@ -148,6 +148,8 @@ def run_panel(
     found: dict[str, PopulationResult] = {}
     for name in run.populations:
         is_other_scale, is_repaired = POPULATIONS[name]
+        if is_repaired and not normalizations(model, required=False):
+            continue  # nothing to recalibrate: its normalization is that of each image
         found[name] = evaluate_population(
             _at_scale(run, model, dataset, is_other_scale),
             fault_model(run.panel),
@@ -224,16 +226,17 @@ def _trained(
 
 
 def _built(run: Run, dataset: Dataset, rescale: bool | None = None) -> keras.Model:
+    method = METHODS[run.method]
     model = build(
         run.panel,
-        run.setup,
+        dataclasses.replace(run.setup, options={**run.setup.options, **method.options}),
         run.protocol,
         run.seed,
         rescale=rescale,
         input_shape=dataset.input_shape,
         classes=dataset.classes,
     )
-    return METHODS[run.method].prepare(model, fault_model(run.panel), run.seed)
+    return method.prepare(model, fault_model(run.panel), run.seed)
 
 
 class _UnscaledChip(Chip):

@@ -19,14 +19,16 @@ says. `published`: as its code did, the depthwise kernels alone drop, and kept w
 `1 / (1 - rate)` in training but not on a chip."""
 
 EPOCHS = {
+    "brief": {"strided": 8, "published": 3, "resnet20": 8, "mobilenet_v2": 8, "vgg13": 8},
     "short": {"strided": 20, "published": 5, "resnet20": 20, "mobilenet_v2": 20, "vgg13": 20},
     "long": {"strided": 60, "published": 20, "resnet20": 80, "mobilenet_v2": 80, "vgg13": 80},
 }
 """Epochs by scale and network: the same for all panels of a network, so that they compare."""
 
 SCALES = ("smoke", *EPOCHS, "paper")
-"""`smoke`: seconds, on the offline digits, to see that everything works. `short`: fits two CPU
-cores. `long`: their night. `paper`: the study's epochs, for a GPU."""
+"""`smoke`: seconds, on the offline digits, to see that everything works. `brief`: half an hour
+a panel on two CPU cores, to compare panels. `short`: an hour. `long`: their night. `paper`: the
+study's epochs, for a GPU."""
 
 _SMOKE_OPTIONS: dict[str, dict[str, Any]] = {
     "resnet20": {"width": 4},

@@ -1,5 +1,7 @@
 """Findings judged from kept answers, from rows, and not at all."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,6 +11,7 @@ from keras_rram.study import judge
 from keras_rram.study.answers import Answers
 from keras_rram.study.published import Published
 from keras_rram.study.summary import summary
+from keras_rram.training.recipes import RECIPES
 
 
 def answers(rng, mean, chips=50, images=2_000, sd=0.002):
@@ -36,7 +39,7 @@ def published(panel, right, seed=0, epochs=20, keep=True, images=None, row=None)
         "test_images": right.shape[1],
         "train_images": 60_000,
         "epochs": epochs,
-        "setup": {"recipe": {"optimizer": "adam"}},
+        "setup": {"recipe": dataclasses.asdict(RECIPES["mnist_short"])},
         "populations": {"chips": {"mean": mean, "low": low, "high": high}},
     }
     images = np.arange(right.shape[1]) if images is None else images
