@@ -20,7 +20,7 @@ from keras_rram import Chip, StuckAtZero, data, repair
 from keras_rram.evaluation import evaluate_population
 
 FAST = bool(os.environ.get("GUIDE_FAST"))
-EPOCHS, CHIPS, IMAGES, CALIBRATION = (1, 2, 100, 64) if FAST else (5, 20, 500, 512)
+EPOCHS, CHIPS, IMAGES, CALIBRATION = (1, 2, 100, 64) if FAST else (5, 8, 500, 256)
 
 """
 ## A model and its chips
