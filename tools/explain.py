@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, repair_flags, report
+from . import cli, fault_flags, inputs, number_flags, repair_flags, report
 
 FLAGS = flags.FLAGS
 
@@ -33,8 +33,10 @@ inputs.define_model(convert=True)
 inputs.define_data(calibration=512)
 fault_flags.define(otherwise="0.1")
 flags.DEFINE_string("chip", "0", "Index of the chip in its population, or the .npz file of one.")
-flags.DEFINE_integer("seed", 0, "Seed of the population of chips.", lower_bound=0)
-flags.DEFINE_integer("bits", None, "Levels of the weights on faulty hardware, as 2 ** bits.")
+number_flags.define_whole("seed", 0, "Seed of the population of chips.", number_flags.SEEDS)
+number_flags.define_whole(
+    "bits", None, "Levels of the weights on faulty hardware, as 2 ** bits.", "[1, 16]"
+)
 flags.DEFINE_string(
     "array", None, "Converters and read noise, KEY=VALUE,KEY=VALUE; --help_faults has the keys."
 )

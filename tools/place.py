@@ -31,7 +31,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, placement_flags, report
+from . import cli, fault_flags, inputs, number_flags, placement_flags, report
 
 FLAGS = flags.FLAGS
 
@@ -48,19 +48,23 @@ flags.DEFINE_enum(
     "model has none.",
 )
 flags.DEFINE_enum("unit", "macs", ["macs", "cells", "tiles"], "What the work is counted in.")
-flags.DEFINE_float("most_loss", None, "Ask for the most work that loses at most that accuracy.")
-flags.DEFINE_float("share", None, "Ask for the best accuracy with at least that share of the work.")
+number_flags.define(
+    "most_loss", None, "Ask for the most work that loses at most that accuracy.", "[0, 1]"
+)
+number_flags.define(
+    "share", None, "Ask for the best accuracy with at least that share of the work.", "[0, 1]"
+)
 flags.DEFINE_list("ways", ["greedy", "random", "optuna"], "Ways of searching, in this order.")
-flags.DEFINE_integer("trials", 40, "Trials of each way.", lower_bound=1)
-flags.DEFINE_integer("search_chips", 16, "Chips of the search.", lower_bound=4)
-flags.DEFINE_integer(
+number_flags.define_whole("trials", 40, "Trials of each way.", "[1, 1e9]")
+number_flags.define_whole("search_chips", 16, "Chips of the search.", "[4, 1e9]")
+number_flags.define_whole(
     "validation_images",
     None,
     "Training images set aside for the search. Default: as in the training of the model, or a "
     "tenth.",
-    lower_bound=8,
+    "[8, 1e9]",
 )
-flags.DEFINE_integer("report_points", 8, "Placements of each way in the report.", lower_bound=1)
+number_flags.define_whole("report_points", 8, "Placements of each way in the report.", "[1, 1e9]")
 flags.DEFINE_multi_string(
     "against", None, "NAME=PATH of another model, all faulty, on the same chips and images; repeat."
 )

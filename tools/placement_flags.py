@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, inputs
+from . import cli, inputs, number_flags
 
 flags.disclaim_key_flags()
 
@@ -23,21 +23,21 @@ def define() -> None:
         "What is placed: each layer; each place (a bottleneck, a convolution); each role.",
     )
     flags.DEFINE_list("keep", [], "Layers or roles that stay on exact hardware.")
-    flags.DEFINE_integer(
+    number_flags.define_whole(
         "images_per_chip",
         None,
         "Images of each chip, which no other chip answers; 0: all images for all chips. Default: "
         "its share of the images where that is 100 or more, else 0.",
-        lower_bound=0,
+        "[0, 1e9]",
     )
-    flags.DEFINE_integer(
-        "calibration_images", 256, "Training images that statistics are gathered on.", lower_bound=2
+    number_flags.define_whole(
+        "calibration_images", 256, "Training images that statistics are gathered on.", "[2, 1e9]"
     )
-    flags.DEFINE_integer(
+    number_flags.define_whole(
         "gathering_chips",
         16,
         "Chips, of a stream of their own, that the statistics of a placement are gathered over.",
-        lower_bound=1,
+        "[1, 1e9]",
     )
     flags.DEFINE_string(
         "prices",

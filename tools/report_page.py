@@ -20,12 +20,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from . import chip_files, cli, inputs, run_report
+from . import chip_files, cli, inputs, number_flags, run_report
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("out", None, "The .html file; default: report.html in the folder.")
-flags.DEFINE_float("required", 0.9, "Accuracy in [0, 1] that the yield is about.", 0.0, 1.0)
+number_flags.define("required", 0.9, "Accuracy in [0, 1] that the yield is about.", "[0, 1]")
 inputs.define_model(convert=True)
 inputs.define_data()
 chip_files.define()

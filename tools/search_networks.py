@@ -21,22 +21,24 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, report
+from . import cli, fault_flags, inputs, number_flags, report
 
 FLAGS = flags.FLAGS
 
 inputs.define_source(default="cifar10")
 fault_flags.define(otherwise="0.2")
-flags.DEFINE_integer("seed", 0, "Seed of proposals, weights, masks and chips.", lower_bound=0)
-flags.DEFINE_integer("trials", 20, "Networks.", lower_bound=1)
-flags.DEFINE_integer("width", 16, "Channels of the first stage.", lower_bound=1)
+number_flags.define_whole(
+    "seed", 0, "Seed of proposals, weights, masks and chips.", number_flags.SEEDS
+)
+number_flags.define_whole("trials", 20, "Networks.", "[1, 1e9]")
+number_flags.define_whole("width", 16, "Channels of the first stage.", "[1, 1e9]")
 flags.DEFINE_string("recipe", "cifar10_short", "Recipe by name, see keras_rram.training.")
-flags.DEFINE_integer("epochs", 2, "Epochs of each training.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
-flags.DEFINE_integer("train_images", 5000, "Training images, a stratified part.", lower_bound=2)
-flags.DEFINE_integer("validation_images", 1000, "Training images that judge.", lower_bound=2)
-flags.DEFINE_integer("calibration_images", 256, "Training images for statistics.", lower_bound=2)
-flags.DEFINE_integer("search_chips", 8, "Chips that judge.", lower_bound=2)
+number_flags.define_whole("epochs", 2, "Epochs of each training.", "[1, 1e9]")
+number_flags.define_whole("batch_size", 128, "Batch size.", "[1, 1e9]")
+number_flags.define_whole("train_images", 5000, "Training images, a stratified part.", "[2, 1e9]")
+number_flags.define_whole("validation_images", 1000, "Training images that judge.", "[2, 1e9]")
+number_flags.define_whole("calibration_images", 256, "Training images for statistics.", "[2, 1e9]")
+number_flags.define_whole("search_chips", 8, "Chips that judge.", "[2, 1e9]")
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the study in --out, or join those who work on it.")
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, placement_flags, report
+from . import cli, fault_flags, inputs, number_flags, placement_flags, report
 
 FLAGS = flags.FLAGS
 
@@ -45,10 +45,10 @@ flags.DEFINE_list(
     "Where statistics come from: model, placement, chip. Default: placement and chip, or model "
     "where the model has none.",
 )
-flags.DEFINE_integer(
-    "estimate_images", 256, "Training images for the estimate by gradients; 0: none.", lower_bound=0
+number_flags.define_whole(
+    "estimate_images", 256, "Training images for the estimate by gradients; 0: none.", "[0, 1e9]"
 )
-flags.DEFINE_integer("estimate_chips", 16, "Chips for it.", lower_bound=1)
+number_flags.define_whole("estimate_chips", 16, "Chips for it.", "[1, 1e9]")
 report.define_figures()
 flags.DEFINE_string("out", None, "Folder for the results.")
 

@@ -19,6 +19,18 @@ COUNT_OR_NONE = ("-1", "0.5", DIGITS, "1e3")
 # Flag -> what it must not be, beside ALWAYS; and in the next table what it may be just yet.
 BAD = {
     "arena": (*COUNT, "2147483648"),
+    "bits": (*COUNT, "17"),
+    "estimate_chips": COUNT,
+    "estimate_images": COUNT_OR_NONE,
+    "gathering_chips": COUNT,
+    "images_per_chip": COUNT_OR_NONE,
+    "max_difference": ("-1e-9",),
+    "most_loss": SHARE,
+    "report_points": COUNT,
+    "required": SHARE,
+    "search_chips": (*COUNT, "1"),
+    "share": SHARE,
+    "trials": COUNT,
     "batch_size": COUNT,
     "bottlenecks": (*COUNT, "9"),
     "calibration_chips": COUNT_OR_NONE,
@@ -129,22 +141,34 @@ CASES = [
         (tool, ["--model=none.keras", "--images=5"], "no such file")
         for tool in ("evaluate", "export_tflite", "levels", "quantize", "compare_faults")
     ),
+    *(
+        (tool, ["--model=none.keras"], "no such file")
+        for tool in ("explain", "place", "sensitivity")
+    ),
 ]
 WITHOUT_OUT = [
     tool
     for tool in COMMANDS.values()
     if tool not in ("benchmark", "inspect_tflite", "reproduce", "merge", "compare", "variance")
+    and tool not in ("explain", "report_page", "sensitivity", "place")
 ]
 
 
 def answer(name, tool, *arguments):
-    """Returns what a tool says of flags, and the seconds that it took."""
-    flags.FLAGS.unparse_flags()
-    begin = time.perf_counter()
-    with pytest.raises((ValueError, TypeError, OSError, flags.Error)) as error:
-        flags.FLAGS([name, *arguments])
-        tool.main([name])
-    return str(error.value), time.perf_counter() - begin
+    """Returns what a tool says of flags, and the seconds of this process that it took.
+
+    Asked twice: the first answer may be the first one to import what it needs.
+    """
+    for _ in range(2):
+        flags.FLAGS.unparse_flags()
+        begin = time.process_time()
+        with pytest.raises((ValueError, TypeError, OSError, flags.Error)) as error:
+            flags.FLAGS([name, *arguments])
+            tool.main([name])
+        seconds = time.process_time() - begin
+        if seconds < MOST_SECONDS:
+            break
+    return str(error.value), seconds
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.values()))
@@ -161,10 +185,10 @@ def test_numbers_that_are_none_or_out_of_range(name):
     for flag in (flag for flag, parser in defined.items() if isinstance(parser, _Number)):
         for bad in (*ALWAYS, *BAD[flag]):
             flags.FLAGS.unparse_flags()
-            begin = time.perf_counter()
+            begin = time.process_time()
             with pytest.raises(flags.IllegalFlagValueError, match=f"--{flag}={bad}: must be an? "):
                 flags.FLAGS([name, f"--{flag}={bad}"])
-            assert time.perf_counter() - begin < MOST_SECONDS
+            assert time.process_time() - begin < MOST_SECONDS
         for good in GOOD.get(flag, ()):
             flags.FLAGS.unparse_flags()
             flags.FLAGS([name, f"--{flag}={good}"])
