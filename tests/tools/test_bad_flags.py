@@ -150,7 +150,7 @@ WITHOUT_OUT = [
     tool
     for tool in COMMANDS.values()
     if tool not in ("benchmark", "inspect_tflite", "reproduce", "merge", "compare", "variance")
-    and tool not in ("explain", "report_page", "sensitivity", "place")
+    and tool not in ("explain", "report_page", "sensitivity", "place", "search_networks")
 ]
 
 
