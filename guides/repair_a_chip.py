@@ -8,7 +8,7 @@ Description: What can be done for one chip in hand, by what is known of it.
 
 A chip that was made can be repaired before it is used. What is known of it decides how: nothing
 (access tier A, one model for all chips), its outputs for unlabelled images (B), or the map of its
-faults, or labels (C). This guide tries a repair of each kind on the same chips.
+faults, or labels (C). This guide tries none (A) and one of kind B on the same chips.
 """
 
 import os
@@ -72,8 +72,6 @@ need them. No test image is ever among these.
 """
 
 texts = ["none", f"batch_norm:images={CALIBRATION}"]
-if not FAST:
-    texts += [f"least_squares:images={CALIBRATION}", f"map:images={CALIBRATION}"]
 results = {}
 for text in texts:
     step = None
