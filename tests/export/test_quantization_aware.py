@@ -277,7 +277,6 @@ def test_the_tool_compares_the_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fault_rate=1.0"], "0, 1"),
         (["--fault_model=row_fault"], "did you mean 'row_faults'"),
         (["--model=nowhere.keras"], "no such file"),
     ],

@@ -103,10 +103,10 @@ def test_own_images_are_standardized_as_recorded_and_series_are_refused(tmp_path
     np.savez(tmp_path / "own.npz", x_train=images[:40], x_test=images[40:], **arrays)
     series = {"x_train": images[:40, 0] / 255, "x_test": images[40:, 0] / 255}
     np.savez(tmp_path / "series.npz", **series, **arrays)
-    quick = ["--epochs=1", "--batch_size=16", "--bottlenecks=1", f"--out={tmp_path}/run"]
+    quick = ["--epochs=1", "--batch_size=16", "--bottlenecks=1"]
     fine, refused = run_in_turn(
-        ["train", *quick, f"--data={tmp_path}/own.npz"],
-        ["train", *quick, f"--data={tmp_path}/series.npz"],
+        ["train", *quick, f"--data={tmp_path}/own.npz", f"--out={tmp_path}/run"],
+        ["train", *quick, f"--data={tmp_path}/series.npz", f"--out={tmp_path}/other"],
     )
     assert not fine and "expected images (n, height, width, channels) and classes" in refused
     out = capsys.readouterr().out
