@@ -150,7 +150,6 @@ def test_bad_input_is_a_clear_error(model_path, tmp_path):
     out = f"--out={tmp_path / 'out'}"
     model = f"--model={model_path}"
     for arguments, message in (
-        ((model, "--fault_rate=1.5"), r"must be in \[0, 1\)"),
         ((model, "--chips=2"), "--chips needs --fault_rate or --fault_model"),
         ((model, "--fault_model=row_faults"), "row_faults needs rate"),
         ((model,), "--data is missing"),

@@ -55,17 +55,16 @@ def test_prints_layers_and_origin(exported, capsys):
 
 
 def test_says_how_a_chip_was_repaired(exported):
-    data = (exported / "chip.tflite").read_bytes()
     sidecar = read_sidecar(exported / "chip.tflite")
     origin = load_tool("inspect_tflite")._origin
-    assert "repaired" not in origin(sidecar, data)
+    assert "repaired" not in origin(sidecar)
     images = export_models.images()
     sidecar["repair"] = repair_record(BatchNormRecalibration(images))
     digest = array_sha256(images)[:16]
     assert (
         f"repaired by batch_norm:images=64/{sidecar['repair']['repair'][-16:]} (access tier B), "
         f"64 images of SHA-256 {digest}"
-    ) in origin(sidecar, data)
+    ) in origin(sidecar)
 
 
 def test_a_file_of_this_project_says_all_about_itself(capsys):

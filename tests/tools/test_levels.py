@@ -63,7 +63,6 @@ def test_writes_table_and_figure(model_path, tmp_path, capsys):
         (["--quantizations=int8,int8"], "--quantizations must be"),
         (["--fault_model=row_faults:exact=true"], "has no key 'exact'"),
         (["--fault_model=drift:seconds=9,nu=0.1", "--fault_rate=0.1"], "a rate to sweep"),
-        (["--fault_rate=1.0"], r"in \[0, 1\)"),
         (["--model=nowhere.keras"], "no such file"),
         (["--data=nowhere"], "nowhere"),
         ([], "--data is missing"),
