@@ -171,7 +171,8 @@ def kill_once(job: Job, folder: pathlib.Path, rng: random.Random, warm: bool = F
     before = place.stat().st_mtime_ns if place.exists() else None
     started = Started(job, folder, warm)
     end = time.monotonic() + MOST_SECONDS
-    while not place.exists() or place.stat().st_mtime_ns == before:
+    # An empty file is no progress yet: the workers may not have begun.
+    while not (place.exists() and place.stat().st_size and place.stat().st_mtime_ns != before):
         if started.code() is not None:
             return started.wait() != 0
         assert time.monotonic() < end, f"{job.name} makes no progress"
