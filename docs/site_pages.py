@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.notebooks import parse  # noqa: E402
+from tools.guide_cells import parse  # noqa: E402
 
 API = {
     "layers": "Drop-Connect layers, conversion, roles",

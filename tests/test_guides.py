@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from tests.run_tools import run_in_turn
-from tools.notebooks import parse
+from tools.guide_cells import parse
 
 ROOT = pathlib.Path(__file__).parent.parent
 GUIDES = sorted(path.stem for path in (ROOT / "guides").glob("*.py"))

@@ -8,75 +8,22 @@ every other string that stands alone is prose in Markdown, and what is between i
 notebook is executed in an empty folder, and an error ends the tool. It takes the extra `guides`.
 """
 
-import ast
 import os
 import pathlib
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from absl import flags
 
-from . import cli
+from . import cli, guide_cells
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("guides", [], "Names of guides; default: all.")
 flags.DEFINE_bool("run_all", True, "Execute them; off: notebooks without outputs.")
 flags.DEFINE_string("out", None, "Folder for the notebooks.")
-
-
-@dataclass(frozen=True)
-class Guide:
-    """A guide, cell by cell.
-
-    Attributes:
-        title: its title.
-        description: one sentence.
-        cells: pairs of "markdown" or "code", and the text.
-    """
-
-    title: str
-    description: str
-    cells: tuple[tuple[str, str], ...]
-
-    def markdown(self) -> str:
-        """Returns the guide as one page of Markdown."""
-        parts = [f"# {self.title}", self.description]
-        for kind, text in self.cells:
-            parts.append(text if kind == "markdown" else f"```python\n{text}\n```")
-        return "\n\n".join(parts) + "\n"
-
-
-def parse(source: str) -> Guide:
-    """Cuts the source of a guide into cells.
-
-    Raises:
-        ValueError: if its first statement does not say title and description.
-    """
-    lines, body = source.splitlines(), ast.parse(source).body
-    header = ast.get_docstring(ast.parse(source)) or ""
-    known = dict(re.findall(r"^(Title|Description): (.+)$", header, re.MULTILINE))
-    if set(known) != {"Title", "Description"}:
-        raise ValueError("expected a docstring with `Title:` and `Description:` at the beginning.")
-    cells: list[tuple[str, str]] = []
-    start = body[0].end_lineno or 0
-
-    def code(stop: int) -> None:
-        text = "\n".join(lines[start:stop]).strip("\n")
-        if text.strip():
-            cells.append(("code", text))
-
-    for node in body[1:]:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            code(node.lineno - 1)
-            cells.append(("markdown", str(node.value.value).strip()))
-            start = node.end_lineno or start
-    code(len(lines))
-    return Guide(known["Title"], known["Description"], tuple(cells))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -96,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     for path in paths:
         if FLAGS.guides and path.stem not in FLAGS.guides:
             continue
-        guide = parse(path.read_text("utf-8"))
+        guide = guide_cells.parse(path.read_text("utf-8"))
         notebook = nbformat.v4.new_notebook()
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
         makers = {

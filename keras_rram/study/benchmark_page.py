@@ -106,7 +106,11 @@ def _task(task: Task, records: list[dict[str, Any]]) -> list[str]:
         f"## {task.name}: {task.title}",
         "",
         f"`{task.faults}`, {task.chips} chips of seed {task.seed}, {task.images:,} test images; "
-        f"masks on the reference network: `{population_sha256(task)[:16]}`.",
+        + (
+            "what a stuck cell does depends on the weights."
+            if task.fault_model.needs_kernel
+            else f"masks on the reference network: `{population_sha256(task)[:16]}`."
+        ),
         "",
         *table(titles, rows),
     ]

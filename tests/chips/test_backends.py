@@ -24,6 +24,13 @@ TESTS = [
 ]
 
 
+# JAX compiles every operation of every shape: what differs from its neighbours in the number of
+# axes alone is left to the other backends.
+LEFT_OUT = {
+    "jax": "xla or another_process or (harness and (Conv3D or Transpose or SeparableConv2D))",
+}
+
+
 def require(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
@@ -38,6 +45,8 @@ def environment(backend):
 def test_the_core_tests_pass(backend):
     require(backend)
     paths = [f"tests/{name}.py" for name in TESTS]
+    if left_out := LEFT_OUT.get(backend):
+        paths += ["-k", f"not ({left_out})"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *paths],
         cwd=ROOT,
