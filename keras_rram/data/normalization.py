@@ -32,8 +32,9 @@ class Normalization:
         if samples.ndim < 3:
             return samples.astype(np.float32) * scale - shift
         # A whole row at a time: 6 to 14 times faster than over the short channel axis.
-        repeats = int(np.prod(samples.shape[2:])) // len(scale)
-        rows = samples.reshape(*samples.shape[:2], -1).astype(np.float32)
+        width = int(np.prod(samples.shape[2:]))
+        repeats = width // len(scale)
+        rows = samples.reshape(*samples.shape[:2], width).astype(np.float32)
         rows *= np.tile(scale, repeats)
         rows -= np.tile(shift, repeats)
         return rows.reshape(samples.shape)

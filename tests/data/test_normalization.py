@@ -60,3 +60,8 @@ def test_channels_must_fit():
     with pytest.raises(ValueError, match="samples of 3 channels for the normalization cifar10"):
         normalization("cifar10", PIXELS[..., :1])
     assert normalization("mnist", PIXELS) is KNOWN["mnist"]
+
+
+def test_no_samples_are_none():
+    found = normalization("mnist", PIXELS[..., :1])
+    assert found(np.zeros((0, 28, 28, 1), np.uint8)).shape == (0, 28, 28, 1)
