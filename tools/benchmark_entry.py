@@ -30,6 +30,8 @@ def run() -> list[str]:
     from keras_rram import data
     from keras_rram.study import TASKS, score
 
+    if FLAGS["panel"].present:
+        raise ValueError("--panel and --benchmark exclude each other.")
     names = list(TASKS) if FLAGS.benchmark == ["all"] else FLAGS.benchmark
     for name in names:
         if name not in TASKS:
@@ -64,4 +66,6 @@ def _command(task: str) -> str:
     parts = [f"python -m tools.reproduce --benchmark={task} --model=MODEL --entry={FLAGS.entry!r}"]
     parts += [f"--repair={FLAGS.repair}"] if FLAGS.repair != "none" else []
     parts += ["--convert"] if FLAGS.convert else []
+    parts += [f"--where={','.join(FLAGS.where)}"] if FLAGS.where else []
+    parts += [f"--normalize={FLAGS.normalize}"] if FLAGS.normalize else []
     return " ".join([*parts, "--data_dir=DIR"])

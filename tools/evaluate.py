@@ -150,7 +150,8 @@ def main(argv: Sequence[str]) -> None:
         )
     write_population(results, thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None)
     if FLAGS.report:
-        run_report.write(folder, results, config, model, data[1], chips, thresholds[0])
+        found = (results, config, model, data[1], chips, thresholds[0])
+        run_report.write(folder, run_report.run_of(folder, *found))
     if chips:
         chip_files.show(results[0])
     if FLAGS.keep_above is not None:

@@ -57,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
         print("\n".join(benchmark_entry.run()))
         _publish()
         return
+    if alone := [name for name in ("model", "entry", "normalize") if FLAGS[name].present]:
+        raise ValueError(f"--{alone[0]} goes with --benchmark.")
     from keras_rram.study import run_panel
 
     runs, failed = _runs(), []

@@ -20,21 +20,12 @@ _ARGUMENTS = ("model", "convert", "where", "data", "data_dir", "normalize", "ima
 _PACKAGES = ("keras-rram", "keras", "tensorflow", "ai-edge-litert", "numpy")
 
 
-def write(
-    folder: pathlib.Path,
-    results: Sequence[Any],
-    config: Mapping[str, Any],
-    model: Any,
-    labels: Any,
-    chips: Sequence[Any],
-    required: float,
-) -> None:
-    """Writes `report.html` into the folder of a run that has just been evaluated."""
+def write(folder: pathlib.Path, run: Any) -> None:
+    """Writes `report.html` about a `ReportRun`, see `run_of`, into its folder."""
     from keras_rram.plots.report import write_report
 
-    path = folder / "report.html"
-    write_report(path, [run_of(folder, results, config, model, labels, chips, required)])
-    print(f"Report: {path}")
+    write_report(folder / "report.html", [run])
+    print(f"Report: {folder / 'report.html'}")
 
 
 def arguments() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rram.chips import Chip, Programmed, program
+from keras_rram.chips.chip import Chip, Programmed, check_chip, program
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.protocol import Task
 from keras_rram.evaluation.layer_effects import LayerEffect, layer_effects
@@ -22,6 +22,7 @@ from keras_rram.hardware.periphery import Analog
 from keras_rram.hardware.precision import quantize_to_cells
 from keras_rram.layers import faulty_layers, to_drop_connect
 from keras_rram.repair import BatchNormRecalibration, Repair, describe_repair
+from keras_rram.repair.batch_norm import normalizations
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,7 @@ def explain(
     print(explain(model, chip, dataset.arrays("test"), calibration=dataset.arrays("train", 512)[0]))
     ```
     """
-    if not isinstance(chip, Chip):
-        raise TypeError(f"`chip` must be a `Chip`, as Chip(StuckAtZero(0.1)). Received: {chip!r}")
+    check_chip(chip)
     if isinstance(layer_images, bool) or not isinstance(layer_images, int) or layer_images < 1:
         raise ValueError(f"`layer_images` must be an integer >= 1. Received: {layer_images!r}")
     held = model if faulty_layers(model) else to_drop_connect(model, 0.0)
@@ -254,7 +254,7 @@ def explain(
         add("converters", _converters(analog), to_analog(held, analog, calibration))
     for part, chip_so_far in _fault_steps(chip):
         steps.append(Step("faults", part, score(by, Task(chip_so_far))))
-    has_statistics = _has_batch_normalization(held)
+    has_statistics = bool(normalizations(held, required=False))
     if repair is None and calibration is not None and has_statistics:
         repair = BatchNormRecalibration(np.asarray(calibration))
     if repair is not None:
@@ -280,7 +280,10 @@ def explain(
 
 @dataclass(frozen=True)
 class _Held:
-    """Faults that an engine takes for those of a chip."""
+    """Faults that an engine takes for those of a chip, on the scale that they have on it.
+
+    A measured chip of the same faults would be scaled anew, by the rate that they reach alone.
+    """
 
     faults: dict[str, Fault]
     seed: int
@@ -320,9 +323,3 @@ def _converters(analog: Analog) -> str:
     adc = "exact sums" if analog.adc_bits is None else f"{analog.adc_bits} bits"
     noise = f", read noise {analog.read_noise:g}" if analog.read_noise else ""
     return f"{adc}, tiles of {analog.tile_rows} rows{noise}"
-
-
-def _has_batch_normalization(model: keras.Model) -> bool:
-    return any(
-        isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers()
-    )

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_rram.export.prepare import cloned
+
 Tensor = Any
 
 ISLAND = "image_statistics"
@@ -97,11 +99,7 @@ def image_statistics(model: keras.Model, images: np.ndarray | None = None) -> ke
             groups, gamma, beta, layer.epsilon, gains[layer.name], name=layer.name
         )
 
-    twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    if not twin.built:
-        twin.build(model.input_shape)
-    _copy_weights(model, twin)
-    return twin
+    return cloned(model, clone)
 
 
 def has_image_statistics(model: keras.Model) -> bool:
@@ -120,14 +118,6 @@ def _is_ours(layer: Any) -> bool:
 
 def _groups(layer: Any, channels: int) -> int:
     return channels if layer.groups == -1 else layer.groups
-
-
-def _copy_weights(source: keras.Model, target: keras.Model) -> None:
-    pairs = zip(source._flatten_layers(), target._flatten_layers(), strict=True)
-    for old, new in pairs:
-        if old._layers or isinstance(new, ImageNormalization):
-            continue
-        new.set_weights(old.get_weights())
 
 
 def _gains(model: Any, layers: dict[str, Any], images: np.ndarray | None) -> dict[str, np.ndarray]:

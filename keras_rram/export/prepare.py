@@ -1,6 +1,6 @@
 """A plain model in the form that TFLite holds best, before it is converted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -49,11 +49,21 @@ def prepared(model: keras.Model) -> keras.Model:
             return keras.layers.Rescaling(**config)
         return type(layer).from_config(config)
 
+    return cloned(model, clone)
+
+
+def cloned(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
+    """Returns a model of other layers with the same weights.
+
+    Args:
+        model: plain functional or Sequential model.
+        clone: returns the layer in the place of one; it may have no weights.
+    """
     twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
     if not twin.built:
         twin.build(model.input_shape)
     for old, new in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):
-        if not old._layers:
+        if not old._layers and new.weights:
             new.set_weights(old.get_weights())
     return twin
 

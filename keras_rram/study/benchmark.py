@@ -170,7 +170,7 @@ def score(
         repair=repair,
         out=None if folder is None else str(folder / slug),
         resume=folder is not None,
-        jobs=jobs if repair is None else 1,
+        jobs=jobs,
     )
     if result.interrupted:
         raise KeyboardInterrupt

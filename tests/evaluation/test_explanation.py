@@ -111,7 +111,7 @@ def test_cells_levels_converters_and_repair_are_steps_of_their_own():
 
 
 def test_what_does_not_fit_is_an_error(model):
-    with pytest.raises(TypeError, match="must be a `Chip`"):
+    with pytest.raises(TypeError, match="expected a chip, such as"):
         explain(model, StuckAtZero(0.1), (IMAGES, LABELS))
     chip = Chip(StuckAtZero(0.1))
     with pytest.raises(ValueError, match="`layer_images` must be"):

@@ -108,10 +108,14 @@ def test_the_tool_scores_and_publishes(task, tmp_path, capsys):
     assert run_in_turn(
         ("reproduce", "--benchmark=mnist-31", "--entry=mine"),
         ("reproduce", *entry),
+        ("reproduce", *entry, "--entry=mine", "--panel=2A"),
+        ("reproduce", "--panel=2A", "--entry=mine"),
         ("reproduce", *entry, "--entry=mine", f"--publish={tmp_path / 'docs'}"),
     ) == [
         f"--benchmark must be of {list(TASKS)}, or all. Received: 'mnist-31'",
         "--entry is missing: name the method, as its row shall.",
+        "--panel and --benchmark exclude each other.",
+        "--entry goes with --benchmark.",
         "",
     ]
     assert "mnist-30, tier A: " in capsys.readouterr().out
