@@ -8,8 +8,9 @@ with the study's 200 epochs on a GPU, with the JAX backend:
   python -m tools.reproduce --panel=4C --scale=paper --backend=jax --data_dir=DIR \
       --out=runs/reproduction
 
-`--panel` takes panels (2A-2C, 3A-3C, S1A-S1E, 4A-4F, all: see `keras_rram.study.panels.PANELS`) and
-groups of them: mnist, cifar10, architectures, all_panels. The same command continues what was
+`--panel` takes panels (2A-2C, 3A-3C, S1A-S1E, 4A-4F, all: see `keras_rram.study.panels.PANELS`;
+basic-10 to bottlenecks-30: see `keras_rram.study.bottlenecks.MATCHED`) and groups of them: mnist,
+cifar10, architectures, all_panels, linear_bottlenecks. The same command continues what was
 killed or is missing, and repeats nothing (`--noresume` refuses a folder that holds a run); a panel
 that fails does not stop the others. `--seeds=0,1,2` trains each panel with each seed.
 `--protocol=published` trains and evaluates as the study's code did, `--method` in another way than
@@ -104,14 +105,12 @@ def _publish() -> None:
 def _runs() -> list[Any]:
     """Returns what the flags name: each panel with each seed."""
     from keras_rram.study import METHODS, Run
-    from keras_rram.study import panels as experiments
     from keras_rram.study.setups import default_network, setup
 
     if FLAGS.method not in METHODS:
         raise ValueError(f"--method must be one of {list(METHODS)}. Received: {FLAGS.method!r}")
     runs = []
-    for name in _panels(experiments):
-        panel = experiments.PANELS[name]
+    for panel in _panels():
         network = FLAGS.network or default_network(panel, FLAGS.scale)
         how = setup(panel, FLAGS.scale, FLAGS.protocol, network)
         for seed in cli.numbers("seeds", number_flags.SEEDS, whole=True):
@@ -119,17 +118,22 @@ def _runs() -> list[Any]:
     return runs
 
 
-def _panels(experiments: Any) -> list[str]:
+def _panels() -> list[Any]:
     """Returns the named panels, each once."""
+    from keras_rram.study.bottlenecks import MATCHED
+    from keras_rram.study.panels import GROUPS, PANELS
+
+    known = PANELS | MATCHED
+    groups = {**GROUPS, "linear_bottlenecks": tuple(MATCHED)}
     names: list[str] = []
     for given in FLAGS.panel:
-        if given not in experiments.GROUPS and given not in experiments.PANELS:
+        if given not in groups and given not in known:
             raise ValueError(
-                f"--panel must be panels {list(experiments.PANELS)} or groups "
-                f"{list(experiments.GROUPS)}. Received: {given!r}"
+                f"--panel must be panels {list(known)} or groups {list(groups)}. "
+                f"Received: {given!r}"
             )
-        names += experiments.GROUPS.get(given, (given,))
-    return list(dict.fromkeys(names))
+        names += groups.get(given, (given,))
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _command(run: Any) -> str:
@@ -137,6 +141,7 @@ def _command(run: Any) -> str:
     parts = [f"python -m tools.reproduce --panel={run.panel.name} --scale={run.scale}"]
     parts += [f"--protocol={run.protocol} --network={run.network} --seeds={run.seed}"]
     parts += [f"--method={run.method}"] if run.method != "study" else []
+    parts += [f"--backend={FLAGS.backend}"] if FLAGS.backend else []
     if run.scale != "smoke":
         parts.append("--data_dir=DIR")
     return " ".join(parts)

@@ -293,6 +293,7 @@ def _record(
         "method": run.method,
         **provenance,
         "backend": keras.backend.backend(),
+        "device": _device(),
         "dataset": dataset.name,
         "train_images": len(dataset.train_labels),
         "test_images": len(dataset.arrays("test", how.images)[1]),
@@ -308,6 +309,16 @@ def _record(
         },
         "fluctuation": fluctuation(history),
     }
+
+
+def _device() -> str:
+    """Returns what computed, "cpu:0" or "gpu:0 NVIDIA H100 80GB HBM3"."""
+    name = next(iter(keras.distribution.list_devices()), "cpu:0")
+    if keras.backend.backend() != "jax" or name.startswith("cpu"):
+        return str(name)
+    import jax
+
+    return f"{name} {jax.devices()[0].device_kind}"
 
 
 def fluctuation(history: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
