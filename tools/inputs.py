@@ -282,6 +282,6 @@ def image_count(dataset: Any) -> int | None:
 
 
 def calibration(dataset: Any) -> Any:
-    """Returns `--calibration_images` training images, preprocessed: a stratified part."""
+    """Returns `--calibration_images` training images, as in training: a stratified part."""
     count = min(FLAGS.calibration_images, len(dataset.train_labels))
-    return dataset.arrays("train", count)[0]
+    return dataset.arrays("train", count, augmented=True)[0]

@@ -46,7 +46,8 @@ def plan() -> Any:
 def given(dataset: Any) -> Any:
     """Returns the repair of `--repair` with training images of a data set, or None.
 
-    The images are drawn without a look at their labels; fewer are a part of more.
+    The images are drawn without a look at their labels; fewer are a part of more. They are as in
+    training, augmented if those were.
     """
     found = plan()
     if found is None:
@@ -61,4 +62,4 @@ def given(dataset: Any) -> Any:
         )
     chosen = np.random.default_rng(0).permutation(count)[: found.images]
     labels = dataset.train_labels[chosen] if found.needs_labels else None
-    return found.on(dataset.normalize(dataset.train_images[chosen]), labels)
+    return found.on(dataset.as_in_training(dataset.train_images[chosen]), labels)

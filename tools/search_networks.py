@@ -158,7 +158,7 @@ def judge(
     everything: frozenset[str] = frozenset(staged.layers)
     if set(chosen.values()) == {"exact"}:
         everything = frozenset()
-    calibration, _ = dataset.arrays("train", FLAGS.calibration_images)
+    calibration, _ = dataset.arrays("train", FLAGS.calibration_images, augmented=True)
     count = FLAGS.search_chips
     gathering = population(fault_model, count, FLAGS.seed, stream="calibration")
     chips = population(fault_model, count, FLAGS.seed, stream="validation")

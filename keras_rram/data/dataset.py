@@ -14,6 +14,7 @@ from keras_rram.data.normalization import Normalization
 SPLITS = ("train", "validation", "test")
 # Subsets are drawn with a fixed generator: every user gets the same images.
 _SUBSET_SEED = 0
+_AUGMENTED_ONCE_SEED = 0
 
 
 def _check_integer(value: Any, name: str, minimum: int) -> int:
@@ -99,13 +100,28 @@ class Dataset:
         """Returns samples as a model is fed with them."""
         return samples if self.normalization is None else self.normalization(samples)
 
-    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def as_in_training(self, samples: np.ndarray) -> np.ndarray:
+        """Returns raw samples as a model is fed with them in training: augmented once, normalized.
+
+        Statistics belong to such images: a model that only ever saw cropped ones, with their black
+        borders, loses accuracy where it is recalibrated with whole ones (docs/repair.md). The draws
+        are always the same; without an `augmentation`, this is `normalize`.
+        """
+        if self.augmentation is None:
+            return self.normalize(samples)
+        draws = self.augmentation.draw(len(samples), np.random.default_rng(_AUGMENTED_ONCE_SEED))
+        return self.normalize(self.augmentation.apply(samples, draws))
+
+    def arrays(
+        self, split: str, limit: int | None = None, augmented: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Returns one split, normalized, for `evaluate` or `predict`.
 
         Args:
             split: "train", "validation" (see `split`) or "test".
             limit: take only this many images. The subset is fixed and stratified (each class
                 keeps its share), and a smaller one is part of a larger one.
+            augmented: whether the images are as in training, see `as_in_training`.
 
         Returns:
             Samples of shape `(n, ...)`, float32 after a `Normalization`; labels of shape `(n,)`.
@@ -116,7 +132,7 @@ class Dataset:
         if split not in SPLITS:
             raise ValueError(f"`split` must be one of {SPLITS}. Received: split={split!r}")
         images, labels = self._raw_arrays(split, limit)
-        return self.normalize(images), labels
+        return (self.as_in_training if augmented else self.normalize)(images), labels
 
     def split(self, validation: float | int) -> "Dataset":
         """Returns the dataset with some of its training images set aside for validation.

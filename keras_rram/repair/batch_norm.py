@@ -87,15 +87,16 @@ class BatchNormRecalibration(RepairStep):
     """`recalibrate_batch_norm` for many chips of a model, as the repair of a population.
 
     Attributes:
-        images: training images `(n, ...)`, preprocessed as for the model. None of them may be in
-            the test set.
+        images: training images `(n, ...)`, preprocessed as for the model and augmented as in its
+            training. None of them may be in the test set.
         batch_size: images in a batch, at most.
         moments: see `recalibrate_batch_norm`.
 
     Example:
 
     ```python
-    repair = BatchNormRecalibration(dataset.arrays("train")[0][:1000])
+    images, _ = dataset.arrays("train", 1000, augmented=True)
+    repair = BatchNormRecalibration(images)
     evaluate_population(model, StuckAtZero(0.3), data=dataset.arrays("test"), repair=repair)
     ```
     """

@@ -52,7 +52,7 @@ class RepairPlan:
 
     ```python
     plan = repair.parse("remap+batch_norm:images=64")
-    images, labels = dataset.arrays("train", plan.images)
+    images, labels = dataset.arrays("train", plan.images, augmented=True)
     evaluate_population(model, fault_model, data, repair=plan.on(images, labels))
     ```
     """

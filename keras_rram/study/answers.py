@@ -1,7 +1,8 @@
 """Each chip's answers to each test image, in a small file beside a run's record.
 
 `answers.npz` holds `images`, the indices of the images in the test split, and for each population
-an array of one row for each chip, `numpy.packbits` of right or wrong.
+an array of one row for each chip, `numpy.packbits` of right or wrong. A population that answered
+other images has their indices as `<population>:images`.
 """
 
 import pathlib
@@ -21,35 +22,38 @@ class Answers:
     """What was read from a run's file.
 
     Attributes:
-        images: indices of the test images in the test split, ascending.
+        images: population -> indices of its test images in the test split, ascending.
         right: population -> right or wrong, shape (chips, images), boolean.
     """
 
-    images: np.ndarray
+    images: dict[str, np.ndarray]
     right: dict[str, np.ndarray]
 
 
 def write_answers(
-    folder: pathlib.Path, found: Mapping[str, PopulationResult], images: np.ndarray
+    folder: pathlib.Path, found: Mapping[str, PopulationResult], images: Mapping[str, np.ndarray]
 ) -> None:
     """Writes the answers of a run's populations.
 
     Args:
         folder: of the run.
-        found: population -> its result, of chips that answered all `images` and kept each answer.
-        images: indices of the images in the test split, in the order of the answers.
+        found: population -> its result, of chips that kept each answer.
+        images: population -> indices of its images in the test split, in the order of the answers.
 
     Raises:
         ValueError: if a population has not kept each answer to these images.
     """
-    packed: dict[str, np.ndarray] = {"images": images.astype(np.uint32)}
+    common = images[next(iter(found))]
+    packed: dict[str, np.ndarray] = {"images": common.astype(np.uint32)}
     for name, result in found.items():
         matrix = result.matrix
-        if matrix is None or matrix.shape[1] != len(images):
+        if matrix is None or matrix.shape[1] != len(images[name]):
             raise ValueError(
-                f"expected each answer to {len(images)} images in population {name!r}. Received: "
-                f"{None if matrix is None else matrix.shape}"
+                f"expected each answer to {len(images[name])} images in population {name!r}. "
+                f"Received: {None if matrix is None else matrix.shape}"
             )
+        if not np.array_equal(images[name], common):
+            packed[f"{name}:images"] = images[name].astype(np.uint32)
         packed[name] = np.packbits(matrix, axis=1)
     with written_whole(folder / FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **packed)
@@ -60,12 +64,12 @@ def read_answers(folder: pathlib.Path) -> Answers | None:
     if not (folder / FILE).exists():
         return None
     arrays = read_npz(folder / FILE)
-    images = arrays.pop("images")
-    order = np.argsort(images)
-    return Answers(
-        images[order],
-        {
-            name: np.unpackbits(rows, axis=1, count=len(images)).astype(bool)[:, order]
-            for name, rows in arrays.items()
-        },
-    )
+    common = arrays.pop("images")
+    own = {name: arrays.pop(name) for name in list(arrays) if name.endswith(":images")}
+    images, right = {}, {}
+    for name, rows in arrays.items():
+        numbers = own.get(f"{name}:images", common)
+        order = np.argsort(numbers)
+        images[name] = numbers[order]
+        right[name] = np.unpackbits(rows, axis=1, count=len(numbers)).astype(bool)[:, order]
+    return Answers(images, right)

@@ -61,7 +61,11 @@ def full_table(runs: Sequence[Published]) -> str:
                 threshold = found["threshold"]
                 cells = [({"tier": tier} | record)[column] for column in COLUMNS]
                 cells += [found[figure] for figure in FIGURES]
-                cells += [record["test_images"], threshold, found[f"yield_{threshold:g}"]]
+                cells += [
+                    found.get("images", record["test_images"]),
+                    threshold,
+                    found[f"yield_{threshold:g}"],
+                ]
                 writer.writerow([*cells, record.get("commit", "")])
     return text.getvalue()
 

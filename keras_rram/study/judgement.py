@@ -1,6 +1,7 @@
 """The study's findings, judged by finished runs."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -159,22 +160,25 @@ def answers_cube(
         pairs: for each training seed a run that kept its answers, and one to take away, or None.
         population: see `judge`.
     """
-    kept = [run.answers for pair in pairs for run in pair if run and run.answers]
-    images = kept[0].images
-    for one in kept[1:]:
-        images = np.intersect1d(images, one.images)
 
-    def answers(run: Published) -> np.ndarray:
+    def answers(run: Published) -> tuple[np.ndarray, np.ndarray]:
         if run.answers is None:
             raise ValueError(f"expected kept answers. Received: none in {run.record['name']}")
-        chosen = np.searchsorted(run.answers.images, images)
-        return run.answers.right[run.population(population)][:, chosen].astype(np.int8)
+        name = run.population(population)
+        return run.answers.images[name], run.answers.right[name]
+
+    numbers = [answers(run)[0] for pair in pairs for run in pair if run is not None]
+    images = functools.reduce(np.intersect1d, numbers)
+
+    def on_common(run: Published) -> np.ndarray:
+        own, right = answers(run)
+        return right[:, np.searchsorted(own, images)].astype(np.int8)
 
     layers = []
     for mine, other in pairs:
-        right = answers(mine)
+        right = on_common(mine)
         if other is not None:
-            left = answers(other)
+            left = on_common(other)
             # A run without faults has one chip, which stands against each chip of the other.
             count = min((len(one) for one in (right, left) if len(one) > 1), default=1)
             right = right[:count] - left[:count]

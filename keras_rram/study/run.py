@@ -155,19 +155,23 @@ def _run(
     if run.setup.train_images:
         dataset = dataset.subset(train=run.setup.train_images)
     model, history = _trained(run, dataset, folder, verbose)
-    images, _ = dataset.arrays("train", run.setup.repair_images)
-    # A rate of 0 has one chip: they are all alike.
-    chips = run.setup.chips if run.panel.fault_rate else 1
+    how = run.setup
+    images, _ = dataset.arrays("train", how.repair_images, augmented=True)
+    answered: dict[str, np.ndarray] = {}
     found: dict[str, PopulationResult] = {}
     for name in run.populations:
         is_other_scale, is_repaired = POPULATIONS[name]
         if is_repaired and not normalizations(model, required=False):
             continue  # nothing to recalibrate: its normalization is that of each image
+        limit, chips = how.images, how.chips
+        if is_repaired:
+            limit, chips = how.repaired_images or limit, how.repaired_chips or chips
+        answered[name] = dataset.indices("test", limit)
         found[name] = evaluate_population(
             _at_scale(run, model, dataset, is_other_scale),
             fault_model(run.panel),
-            dataset.arrays("test", run.setup.images),
-            chips,
+            dataset.arrays("test", limit),
+            chips if run.panel.fault_rate else 1,  # those of a rate of 0 are all alike
             seed=CHIPS_SEED,
             repair=BatchNormRecalibration(images) if is_repaired else None,
             out=str(folder / name),
@@ -178,7 +182,7 @@ def _run(
             raise KeyboardInterrupt
     record = _record(run, model, dataset, history, found, provenance)
     _write(folder / "chips.csv", _chips_csv(found))
-    write_answers(folder, found, dataset.indices("test", run.setup.images))
+    write_answers(folder, found, answered)
     plots.training_curves(history, folder / "figure.png")
     PANEL.write(folder / "record.json", record, indent=1)
     return record
@@ -304,7 +308,8 @@ def _record(
         "epochs": len(history),
         "training_seconds": sum(record["seconds"] for record in history),
         "populations": {
-            name: result.summary(yield_at=thresholds) | {"threshold": panel.good}
+            name: result.summary(yield_at=thresholds)
+            | {"threshold": panel.good, "images": result.chips[0].total}
             for name, result in found.items()
         },
         "fluctuation": fluctuation(history),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from keras_rram.data.augmentation import CropFlip
 from keras_rram.data.dataset import Dataset
 from keras_rram.data.normalization import Normalization
+from keras_rram.data.sources import load
 
 PLAIN = Normalization("mine", (0.0,), (1.0,))
 
@@ -229,3 +230,19 @@ def test_bad_splits_and_limits_raise():
         dataset.arrays("test", limit=21)
     with pytest.raises(ValueError, match="limit"):
         dataset.arrays("test", limit=0)
+
+
+def test_images_as_in_training_are_augmented_the_same_way_each_time():
+    """The oracle: every one is a window of the padded image, mirrored or not."""
+    dataset = dataclasses.replace(load("digits").subset(train=20, test=10), normalization=None)
+    dataset = dataclasses.replace(dataset, augmentation=CropFlip(1))
+    found, labels = dataset.arrays("train", 12, augmented=True)
+    raw, same = dataset.arrays("train", 12)
+    assert np.array_equal(labels, same) and not np.array_equal(found, raw)
+    assert np.array_equal(found, dataset.as_in_training(raw))
+    for image, original in zip(found, raw, strict=True):
+        padded = np.pad(original, ((1, 1), (1, 1), (0, 0)))
+        windows = [padded[i : i + 28, j : j + 28] for i in range(3) for j in range(3)]
+        assert any(np.array_equal(image, one[:, ::step]) for one in windows for step in (1, -1))
+    plain = dataclasses.replace(dataset, augmentation=None)
+    assert np.array_equal(plain.arrays("train", 12, augmented=True)[0], raw)

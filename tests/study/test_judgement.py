@@ -44,7 +44,7 @@ def published(panel, right, seed=0, epochs=20, keep=True, images=None, row=None)
         "populations": {"chips": {"mean": mean, "low": low, "high": high}},
     }
     images = np.arange(right.shape[1]) if images is None else images
-    kept = Answers(images, {"chips": right}) if keep else None
+    kept = Answers({"chips": images}, {"chips": right}) if keep else None
     return Published(record, {}, {"chips": right.mean(1)}, kept)
 
 

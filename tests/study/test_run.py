@@ -21,7 +21,10 @@ from keras_rram.training.loop import train
 
 def smoke(panel="S1A", protocol="published", **changes):
     how = setup(PANELS[panel], "smoke", protocol, "strided")
-    how = dataclasses.replace(how, train_images=128, images=20, validation_images=20, **changes)
+    how = dataclasses.replace(
+        how, train_images=128, images=20, validation_images=20, repaired_chips=2, repaired_images=12
+    )
+    how = dataclasses.replace(how, **changes)
     return Run(PANELS[panel], how, "smoke", protocol, "strided")
 
 
@@ -54,8 +57,11 @@ def test_keeps_each_chips_answer_to_each_image(finished):
     folder = out / record["name"]
     kept = read_answers(folder)
     dataset = load("digits")
-    assert np.array_equal(kept.images, np.sort(dataset.indices("test", 20)))
+    own = kept.images["chips_other_scale"]
+    assert np.array_equal(own, np.sort(dataset.indices("test", 20)))
     assert set(kept.right) == set(record["populations"])
+    assert kept.right["chips"].shape == (3, 20) and kept.right["chips_repaired"].shape == (2, 12)
+    assert np.array_equal(kept.images["chips_repaired"], np.sort(dataset.indices("test", 12)))
     for row in csv.DictReader((folder / "chips.csv").read_text().splitlines()):
         answers = kept.right[row["population"]][int(row["chip"])]
         assert (answers.sum(), answers.size) == (int(row["correct"]), int(row["images"]))
@@ -64,7 +70,7 @@ def test_keeps_each_chips_answer_to_each_image(finished):
     images, labels = dataset.arrays("test")
     arm = _at_scale(smoke(), model, dataset, True)
     with Chip(StuckAtZero(0.3)).program(arm):
-        found = arm.predict(images[kept.images], verbose=0).argmax(1) == labels[kept.images]
+        found = arm.predict(images[own], verbose=0).argmax(1) == labels[own]
     assert np.array_equal(found, kept.right["chips_other_scale"][0])
 
 
