@@ -15,6 +15,7 @@ COMMANDS = {
     "export-micro": "export_micro",
     "export-models": "export_models",
     "faults": "compare_faults",
+    "repairs": "compare_repairs",
     "sensitivity": "sensitivity",
     "place": "place",
     "networks": "search_networks",

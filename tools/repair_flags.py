@@ -44,20 +44,23 @@ def plan() -> Any:
 
 
 def given(dataset: Any) -> Any:
-    """Returns the repair of `--repair` with training images of a data set, or None.
+    """Returns the repair of `--repair` with training images of a data set, or None."""
+    found = plan()
+    return None if found is None else on(found, dataset)
+
+
+def on(found: Any, dataset: Any) -> Any:
+    """Returns the repair of a plan with training images of a data set.
 
     The images are drawn without a look at their labels; fewer are a part of more. They are as in
     training, augmented if those were.
     """
-    found = plan()
-    if found is None:
-        return None
     import numpy as np
 
     count = len(dataset.train_labels)
     if found.images > count:
         raise ValueError(
-            f"--repair={FLAGS.repair}: expected {found.images:,} images. The data set has "
+            f"--repair={found}: expected {found.images:,} images. The data set has "
             f"{count:,} training images."
         )
     chosen = np.random.default_rng(0).permutation(count)[: found.images]

@@ -113,6 +113,7 @@ CASES = [
         )
     ),
     ("evaluate", ["--repair=other"], "--repair"),
+    ("compare_repairs", ["--repairs=other"], "--repairs=other"),
     ("evaluate", ["--array=adc_bits=nan"], "--array"),
     ("evaluate", ["--array=read_noise=-1"], "--array"),
     ("evaluate", ["--keep_above=0.9"], "--keep_above goes with --chip"),
