@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         row |= {"given_back": given / taken if taken > 0 else None, "seconds": round(seconds, 3)}
         rows.append(row)
     table = report.table(rows)
-    about = {
+    about: dict[str, Any] = {
         "commit": commit,
         "training": training.origin(),
         "model": FLAGS.model,
