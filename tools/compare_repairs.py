@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
         taken = summary["fault_free"] - results[next(iter(plans))].mean
         given = result.mean - results[next(iter(plans))].mean
         seconds = (time.perf_counter() - begin) / FLAGS.chips
-        row = {"repair": text, "access_tier": result.access_tier}
+        row: dict[str, Any] = {"repair": text, "access_tier": result.access_tier}
         row |= {figure: summary[figure] for figure in _FIGURES}
         row |= {"given_back": given / taken if taken > 0 else None, "seconds": round(seconds, 3)}
         rows.append(row)

@@ -1,7 +1,7 @@
 """The statistics of a model's normalizations: held still, or gathered over many masks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -85,8 +85,7 @@ def gather_statistics(
     model: keras.Model,
     images: np.ndarray,
     masks: int | Iterable[Any] = 64,
-    batch_size: int = 256,
-    passes: int = 2,
+    batch_size: int = 64,
 ) -> None:
     """Gives a Drop-Connect model the statistics of its population of chips.
 
@@ -95,18 +94,19 @@ def gather_statistics(
 
         mean = E[mean],   variance = E[variance] + Var[mean]
 
-    with expectations over masks. These are the best statistics that one model can have for all
-    chips (access tier A), without any training. In the first pass every layer normalizes by the
-    batch; in each further one by what the pass before found, as it will on a chip.
+    with expectations over masks. All masks go through the network side by side, each with images of
+    its own, so that every layer's statistics are those of inputs that the layers before it have
+    normalized as they will on a chip: by these statistics, the same for all chips. They are what
+    one model can have for all chips (access tier A), without any training.
 
     Args:
         model: built model with batch normalization or `CenteredInput`.
-        images: training images `(n, ...)`, preprocessed as for the model.
+        images: training images `(n, ...)`, preprocessed as for the model and augmented as in its
+            training: `dataset.arrays("train", augmented=True)[0]`.
         masks: how many fresh masks, each with one batch of images; they come from the layers'
             `DropConnect`, its noise included, at the drop rate of the moment. Or the chips whose
             faults take their place, say `population(fault_model, 64, seed=1)`.
-        batch_size: images in a batch, at most.
-        passes: see above.
+        batch_size: images for each mask, at most. Activations of all masks are held at once.
 
     Raises:
         ValueError: if the model has no layer with statistics or, with a number of `masks`, none
@@ -115,12 +115,13 @@ def gather_statistics(
     Example:
 
     ```python
-    gather_statistics(model, dataset.arrays("train")[0], masks=64)
+    gather_statistics(model, dataset.arrays("train", augmented=True)[0], masks=64)
     ```
     """
     layers = require_statistics(model)
-    _check(model, images, masks, batch_size, passes)
+    _check(model, images, masks, batch_size)
     faulty = faulty_layers(model)
+    count = min(batch_size, len(images))
     with ExitStack() as stack:
         if isinstance(masks, int):
             if not faulty:
@@ -128,29 +129,71 @@ def gather_statistics(
                     f"Model '{model.name}' has no Drop-Connect layer: there are no masks to draw. "
                     "Convert it with `to_drop_connect` first."
                 )
+            number = masks
             for layer in faulty.values():
                 stack.enter_context(_replaced(layer, "effective_kernel", _dropping(layer)))
-            chips: list[AbstractContextManager] = [nullcontext()] * masks
+                stack.enter_context(_replaced(layer, "call", _side_by_side(layer, number, None)))
         else:
-            chips = [_Programming(chip, model) for chip in masks]
-        count = min(batch_size, len(images))
-        batches = max(1, len(images) // count)
-        found: dict[str, list[list[np.ndarray]]] = {}
-        for number in range(passes):
-            with _recording(layers, by_batch=number == 0) as record:
-                run = _compiled(model, record)
-                parts = []
-                for index, chip in enumerate(chips):
-                    first = (index % batches) * count
-                    with chip:
-                        parts.append(run(images[first : first + count]))
-            found = {name: [call for part in parts for call in part[name]] for name in layers}
-            for name, layer in layers.items():
-                _assign(layer, found[name], model)
+            chips = list(masks)
+            number = len(chips)
+            drawn = [chip.faults(model) for chip in chips]
+            has_offset = [any(one.offset is not None for one in each.values()) for each in drawn]
+            # Adds the variables that hold offsets, if need be, and restores all at the end.
+            stack.enter_context(
+                chips[has_offset.index(True) if any(has_offset) else 0].program(model)
+            )
+            for name, layer in faulty.items():
+                writers = [_writer(layer, name, faults) for faults in drawn]
+                stack.enter_context(_replaced(layer, "call", _side_by_side(layer, number, writers)))
+        chosen = np.arange(number * count) % (len(images) // count * count)
+        with _recording(layers) as record:
+            model(ops.convert_to_tensor(images[chosen], model.inputs[0].dtype), training=False)
+    for name, layer in layers.items():
+        _assign(layer, record.get(name, []), model)
 
 
-def _check(model: Any, images: Any, masks: Any, batch_size: Any, passes: Any) -> None:
-    sizes = {"batch_size": batch_size, "passes": passes}
+def _side_by_side(
+    layer: Any, number: int, writers: Sequence[Callable[[], None]] | None
+) -> Callable[..., Tensor]:
+    """Returns a call that gives each of so many parts of a batch a mask of its own."""
+
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        tensors = [one for one in keras.tree.flatten((args, kwargs)) if ops.is_tensor(one)]
+        total = tensors[0].shape[0]
+        size = total // number
+        parts = []
+        for index in range(number):
+            if writers is not None:
+                writers[index]()
+
+            def part(one: Any, start: int = index * size) -> Any:
+                is_batch = ops.is_tensor(one) and one.shape and one.shape[0] == total
+                return one[start : start + size] if is_batch else one
+
+            mine, named = keras.tree.map_structure(part, (args, kwargs))
+            parts.append(type(layer).call(layer, *mine, **named))
+        return keras.tree.map_structure(lambda *each: ops.concatenate(each), *parts)
+
+    return call
+
+
+def _writer(layer: Any, name: str, faults: Mapping[str, Any]) -> Callable[[], None]:
+    """Returns a function that writes a chip's faults into one layer."""
+
+    def write() -> None:
+        for slot, mask in layer.fault_masks.items():
+            fault = faults.get(f"{name}/{slot}")
+            mask.assign(np.ones(mask.shape) if fault is None else fault.mask)
+            if slot in layer.fault_offsets:
+                offset = layer.fault_offsets[slot]
+                held = None if fault is None else fault.offset
+                offset.assign(np.zeros(offset.shape) if held is None else held)
+
+    return write
+
+
+def _check(model: Any, images: Any, masks: Any, batch_size: Any) -> None:
+    sizes = {"batch_size": batch_size}
     if isinstance(masks, int):
         sizes["masks"] = masks
     for name, size in sizes.items():
@@ -175,20 +218,6 @@ def _dropping(layer: Any) -> Callable[..., Tensor]:
     return effective_kernel
 
 
-class _Programming:
-    """A chip in the model for a `with` block, again and again."""
-
-    def __init__(self, chip: Any, model: keras.Model):
-        self._chip, self._model = chip, model
-
-    def __enter__(self) -> None:
-        self._programmed = self._chip.program(self._model)
-        self._programmed.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._programmed.__exit__(*error)
-
-
 @contextmanager
 def _replaced(layer: Any, method: str, replacement: Callable[..., Any]) -> Iterator[None]:
     """Puts a function in the place of a layer's method, and the one before back at the end."""
@@ -205,8 +234,8 @@ def _replaced(layer: Any, method: str, replacement: Callable[..., Any]) -> Itera
 
 
 @contextmanager
-def _recording(layers: Mapping[str, Any], by_batch: bool) -> Iterator[dict[str, list[Any]]]:
-    """Adds (mean, variance) of what comes into each layer, at each call, to a dict by name."""
+def _recording(layers: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
+    """Normalizes by what comes into each layer, and adds its mean and variance to a dict."""
     record: dict[str, list[Any]] = {}
 
     def recorder(name: str, layer: Any) -> Callable[..., Tensor]:
@@ -223,10 +252,9 @@ def _recording(layers: Mapping[str, Any], by_batch: bool) -> Iterator[dict[str, 
             else:
                 outputs, *moments = normalize_by_batch(layer, inputs)
                 values = tuple(moments)
-            record.setdefault(name, []).append(values)
-            if by_batch:
-                return outputs
-            return type(layer).call(layer, inputs, training=False)
+            held = [np.float64(ops.convert_to_numpy(value)) for value in values]
+            record.setdefault(name, []).append(held)
+            return outputs
 
         return call
 
@@ -236,36 +264,8 @@ def _recording(layers: Mapping[str, Any], by_batch: bool) -> Iterator[dict[str, 
         yield record
 
 
-def _compiled(model: keras.Model, record: dict[str, list[Any]]) -> Callable[[np.ndarray], Any]:
-    """Returns a function of images to what the layers recorded, as NumPy arrays."""
-
-    def statistics(images: Tensor) -> dict[str, list[Any]]:
-        record.clear()
-        model(images, training=False)
-        return dict(record)
-
-    run: Any = statistics
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        run = tf.function(statistics, autograph=False)
-    elif keras.backend.backend() == "torch":
-        import torch
-
-        run = torch.no_grad()(statistics)
-
-    def call(images: np.ndarray) -> dict[str, list[Any]]:
-        found = run(ops.convert_to_tensor(images, dtype=model.inputs[0].dtype))
-        return {
-            name: [[np.float64(ops.convert_to_numpy(v)) for v in each] for each in calls]
-            for name, calls in found.items()
-        }
-
-    return call
-
-
 def _assign(layer: Any, calls: list[list[np.ndarray]], model: keras.Model) -> None:
-    """Gives a layer the statistics over all calls, each of as many values as the others."""
+    """Gives a layer the statistics over all its calls, each of as many values as the others."""
     if not calls:
         raise ValueError(
             f"Normalization '{layer.name}' of model '{model.name}' takes no part in the model's "

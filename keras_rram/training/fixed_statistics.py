@@ -30,14 +30,12 @@ class FixedStatistics(keras.callbacks.Callback):
     Example:
 
     ```python
-    images, _ = dataset.arrays("train")
+    images, _ = dataset.arrays("train", augmented=True)
     train(model, dataset, recipe, callbacks=[FixedStatistics(images, recipe.epochs - 3)])
     ```
     """
 
-    def __init__(
-        self, images: np.ndarray, first_epoch: int, masks: Any = 64, batch_size: int = 256
-    ):
+    def __init__(self, images: np.ndarray, first_epoch: int, masks: Any = 64, batch_size: int = 64):
         super().__init__()
         if isinstance(first_epoch, bool) or not isinstance(first_epoch, int) or first_epoch < 0:
             raise ValueError(

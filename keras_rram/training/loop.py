@@ -159,7 +159,7 @@ def train(
         "seed": seed,
         "backend": keras.config.backend(),
     }
-    callbacks = [*_callbacks_of(recipe, dataset, seed, callbacks), *callbacks]
+    callbacks = [*_callbacks_of(recipe, dataset, seed, callbacks, augment is not False), *callbacks]
     if fresh := [each.identity for each in callbacks if isinstance(each, FreshChips)]:
         fingerprint["fresh_chips"] = fresh
     for callback in callbacks:
@@ -213,14 +213,19 @@ def train(
 
 
 def _callbacks_of(
-    recipe: Recipe, dataset: Dataset, seed: int, others: Sequence[keras.callbacks.Callback]
+    recipe: Recipe,
+    dataset: Dataset,
+    seed: int,
+    others: Sequence[keras.callbacks.Callback],
+    augmented: bool,
 ) -> Iterator[keras.callbacks.Callback]:
     """Yields the callbacks that do what a recipe says, given those that there are."""
     uniform = recipe.drop_rates == "uniform"
     if uniform or recipe.drop_ramp_epochs:
         yield DropRates(uniform, recipe.drop_ramp_epochs, seed)
     if recipe.statistics_epochs:
-        images, _ = dataset.arrays("train", min(_STATISTICS_IMAGES, len(dataset.train_labels)))
+        count = min(_STATISTICS_IMAGES, len(dataset.train_labels))
+        images, _ = dataset.arrays("train", count, augmented=augmented)
         fresh = [each for each in others if isinstance(each, FreshChips)]
         masks = fresh[0].chips(_STATISTICS_MASKS) if fresh else _STATISTICS_MASKS
         yield FixedStatistics(images, recipe.epochs - recipe.statistics_epochs, masks)
