@@ -10,6 +10,8 @@ import joblib
 import keras
 import numpy as np
 
+from keras_rram.layers import is_sigmoid
+
 Metric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 """A Keras metric, its name, or a function `(model outputs, labels) -> score per image`."""
 
@@ -164,7 +166,7 @@ def default_measure(model: keras.Model, outputs: Any, labels: np.ndarray) -> Mea
     elif len(outputs) == 2 and outputs[-1] > 1 and not _is_multi_label(labels, outputs[-1]):
         return None
     elif outputs[-1] == 1 or labels.shape[1:] == tuple(outputs[1:]):
-        if _is_binary(labels) and _is_sigmoid(model):
+        if _is_binary(labels) and is_sigmoid(model):
             is_one = outputs[-1] == 1 and len(outputs) == 2
             function = _binary_right if is_one else _binary_share
             return Measure("accuracy", function, "binary accuracy")
@@ -205,17 +207,3 @@ def _is_multi_label(labels: np.ndarray, count: int) -> bool:
     if labels.shape[1:] != (count,) or not _is_binary(labels):
         return False
     return bool((labels.sum(axis=1) != 1).any())
-
-
-def _last_activation(model: keras.Model) -> Any:
-    """Returns the activation that makes a model's output, None where it is not known."""
-    outputs = getattr(model, "outputs", None) or []
-    history = getattr(outputs[0], "_keras_history", None) if outputs else None
-    layer = getattr(history, "operation", None)
-    while isinstance(layer, keras.Model) and layer.layers:
-        layer = layer.layers[-1]
-    return getattr(layer, "activation", None)
-
-
-def _is_sigmoid(model: keras.Model) -> bool:
-    return _last_activation(model) is keras.activations.sigmoid

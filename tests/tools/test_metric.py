@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from keras_rram import Chip, StuckAtZero, to_drop_connect
+from keras_rram.export import LiteRTModel
 from tests.run_tools import load_tool, run_in_turn, run_main
 
 RATE, CHIPS, SEED = 0.2, 6, 3
@@ -189,3 +190,30 @@ def test_chips_are_kept_by_their_score(own, tmp_path, capsys):
     for index in np.flatnonzero(scores > limit):
         said = re.search(rf"reject {index}: mean_squared_error (.*) is above {limit:.6g}", printed)
         assert float(said[1]) == pytest.approx(scores[index], rel=1e-4)
+
+
+def test_files_of_own_tasks_are_verified_by_their_own_answers(own, tmp_path, capsys):
+    # A regression has no classes: of one output all would be the same.
+    names = ("price", "binary", "tags")
+    few = [f"--fault_rate={RATE}", "--chips=1", f"--seed={SEED}", "--calibration_images=60"]
+    errors = run_in_turn(
+        *(
+            ["export_tflite", *flags_for(own, name), *few, f"--out={tmp_path}/{name}"]
+            for name in names
+        ),
+    )
+    assert not any(errors), errors
+    assert capsys.readouterr().out.count("Keras's answer on") == 3
+    for name in names:
+        path = tmp_path / name / f"chip_{SEED}_00000.tflite"
+        held = json.loads(path.with_suffix(".tflite.json").read_text())["verification"]
+        (outputs, *_), labels = outputs_of(own, name)
+        found = LiteRTModel(path.read_bytes()).predict(np.load(own / f"{name}.npz")["x_test"])
+        if name == "price":
+            same = np.abs(found - outputs) <= 0.05 * np.ptp(outputs)
+            assert held["accuracy"] is None and held["keras_accuracy"] is None
+        else:
+            same = (found > 0.5) == (outputs > 0.5)
+            right = (found > 0.5) == labels.reshape(outputs.shape)
+            assert held["accuracy"] == pytest.approx(right.mean())
+        assert held["agreement"] == pytest.approx(same.mean(), abs=1e-6) and held["agreement"] > 0.9
