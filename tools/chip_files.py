@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, number_flags, report
+from . import cli, metric_flag, number_flags, report
 
 flags.disclaim_key_flags()
 
@@ -26,8 +26,9 @@ def define() -> None:
     number_flags.define(
         "keep_above",
         None,
-        "With --chip: accuracy in [0, 1] that a chip must have; verdicts.csv says which to keep.",
-        "[0, 1]",
+        "With --chip: accuracy in [0, 1] that a chip must have, or its score by --metric (at most "
+        "that where lower is better); verdicts.csv says which to keep.",
+        "(-inf, inf)",
     )
 
 
@@ -45,6 +46,7 @@ def paths() -> list[pathlib.Path]:
         found += [pathlib.Path(path) for path in fitting]
     if FLAGS.keep_above is not None and not found:
         raise ValueError("--keep_above goes with --chip: sampled chips are not kept or rejected.")
+    metric_flag.check_share("keep_above")
     return list(dict.fromkeys(found))
 
 
@@ -60,20 +62,26 @@ def verdicts(result: Any, folder: pathlib.Path) -> list[int]:
 
     Args:
         result: the `PopulationResult` of the chips.
-        folder: gets `verdicts.csv`: chip, accuracy, part of faulty weights, verdict, reason.
+        folder: gets `verdicts.csv`: chip, accuracy (or score), part of faulty weights, verdict,
+            reason.
     """
-    limit = FLAGS.keep_above
+    limit, sign = FLAGS.keep_above, 1 if result.higher_is_better else -1
+    beyond, enough = ("below", "or more") if sign == 1 else ("above", "or less")
+
+    def shown(value: float) -> str:
+        return f"{value:.2%}" if result.is_counted else f"{value:.6g}"
+
     rows = []
     for chip in result.chips:
-        is_good = chip.accuracy >= limit
-        reason = "" if is_good else f"accuracy {chip.accuracy:.2%} is below {limit:.2%}"
+        is_good = sign * chip.accuracy >= sign * limit
+        reason = f"{result.measure} {shown(chip.accuracy)} is {beyond} {shown(limit)}"
         rows.append(
             {
                 "chip": chip.name or chip.index,
                 "accuracy": chip.accuracy,
                 "achieved_fault_rate": chip.achieved_fault_rate,
                 "verdict": "pass" if is_good else "reject",
-                "reason": reason,
+                "reason": "" if is_good else reason,
             }
         )
     table = report.table(rows)
@@ -81,7 +89,7 @@ def verdicts(result: Any, folder: pathlib.Path) -> list[int]:
     found = result.yield_at(limit, images="test_set")
     kept = [place for place, row in enumerate(rows) if row["verdict"] == "pass"]
     print(
-        f"Yield: {found.passed} of {found.chips} chips have {limit:.2%} or more, "
+        f"Yield: {found.passed} of {found.chips} chips have {shown(limit)} {enough}, "
         f"{found.interval.estimate:.1%} (95% interval {found.interval.low:.1%} to "
         f"{found.interval.high:.1%}, {found.interval.question})."
     )
@@ -97,11 +105,12 @@ def show(result: Any) -> None:
         {
             "chip": chip.name or chip.index,
             "faulty": report.percent(chip.achieved_fault_rate),
-            result.measure: report.percent(chip.accuracy),
+            result.measure: report.value(chip.accuracy, result.is_counted),
         }
         for chip in result.chips
     ]
-    report.show(report.table(cells), ["In percent, faulty of the weights."])
+    what = "In percent" if result.is_counted else "Faulty in percent"
+    report.show(report.table(cells), [f"{what}, faulty of the weights."])
 
 
 def options(chips: Sequence[Any]) -> None:

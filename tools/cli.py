@@ -65,6 +65,9 @@ def run(main: Callable[[Sequence[str]], object], takes_names: bool = False) -> N
             fail(f"unexpected arguments {list(arguments[1:])}: options begin with `--`.")
         _choose_backend()
         _import_keras_quietly()
+        # Where MODULE:FUNCTION of a flag is looked for; a console script has only its own folder.
+        if not {"", os.getcwd()} & set(sys.path):
+            sys.path.append(os.getcwd())
         try:
             for flag, module in (("help_faults", "fault_flags"), ("help_repairs", "repair_flags")):
                 if FLAGS.flag_values_dict().get(flag):

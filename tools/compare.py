@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     labels = FLAGS.labels or _names(pairs[0])
     rows = [(a.summary(), b.summary(), paired_difference(a, b)) for a, b in pairs]
     folder = cli.output_folder(FLAGS.out)
-    report.show(*tables.comparison(rows))
+    report.show(*tables.comparison(rows, pairs[0][0].is_counted))
     content = {
         "schema": "keras_rram.comparison/1",
         "command": cli.command(),

@@ -30,6 +30,14 @@ chip's map (`--help_repairs` has the names and keys):
   python -m tools.evaluate --model=runs/digits/model.keras --repair=remap+batch_norm:images=64 \
       --out=runs/remapped
 
+A regression, or what else is no question of accuracy: by a Keras metric, or by a function of the
+outputs and the labels. Sigmoids and labels of 0 and 1 need none:
+
+  python -m tools.evaluate --model=prices.keras --convert --data=prices.npz --metric=mse \
+      --yield_at=0.05 --out=runs/prices
+  python -m tools.evaluate --model=boxes.keras --convert --data=boxes.npz --metric=mine:overlap \
+      --out=runs/boxes
+
 Measured chips in place of sampled ones, and which of them to throw away (`verdicts.csv`);
 `tools.program_chips` makes them of tile maps:
 
@@ -56,6 +64,7 @@ from . import (
     cli,
     fault_flags,
     inputs,
+    metric_flag,
     number_flags,
     repair_flags,
     report,
@@ -70,6 +79,7 @@ inputs.define_data(calibration=300)
 fault_flags.define()
 fault_flags.define_chips(100)
 chip_files.define()
+metric_flag.define()
 flags.DEFINE_list(
     "fault_rates", None, "Fault rates in [0, 1). Default: that of --fault_model, or else 0.1."
 )
@@ -91,7 +101,9 @@ number_flags.define(
 )
 repair_flags.define()
 flags.DEFINE_bool("bootstrap", False, "Give the two-way bootstrap interval too, as a check.")
-flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield at.")
+flags.DEFINE_list(
+    "yield_at", ["0.9"], "Accuracies in [0, 1], or scores by --metric, to give the yield at."
+)
 number_flags.define_jobs("Processes; -1 for one on each core.")
 flags.DEFINE_enum("parallel", "processes", ["processes", "dask"], "Where chips are evaluated.")
 flags.DEFINE_string("scheduler", None, "Address of the Dask scheduler, tcp://host:8786.")
@@ -109,7 +121,8 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.faults import spec
     from keras_rram.hardware.arrays import Analog, to_analog
 
-    thresholds = cli.numbers("yield_at", "[0, 1]")
+    metric = metric_flag.given()
+    thresholds = metric_flag.thresholds(metric is None)
     rates = None if FLAGS.fault_rates is None else cli.numbers("fault_rates", "[0, 1)")
     plan = repair_flags.plan()
     chips = chip_files.load()
@@ -123,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
     if array is not None:
         model = to_analog(model, array, inputs.calibration(dataset))
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
-    options |= {"data": data, "out": str(folder)}
+    options |= {"data": data, "metric": metric, "out": str(folder)}
     if chips:
         options |= {"chips": None, "first_chip": 0}
     if rates is None:
@@ -148,9 +161,10 @@ def main(argv: Sequence[str]) -> None:
             f"{result.rate:.4g}: {len(result.chips):,} chips, {answers:,} answers "
             f"({result.reason}), engine {result.engine}."
         )
+    thresholds = metric_flag.meant(thresholds, results)
     write_population(results, thresholds, folder, FLAGS.seed if FLAGS.bootstrap else None)
     if FLAGS.report:
-        found = (results, config, model, data[1], chips, thresholds[0])
+        found = (results, config, model, data[1], chips, next(iter(thresholds), None))
         run_report.write(folder, run_report.run_of(folder, *found))
     if chips:
         chip_files.show(results[0])

@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, number_flags, repair_flags, report
+from . import cli, fault_flags, inputs, metric_flag, number_flags, repair_flags, report
 
 FLAGS = flags.FLAGS
 
@@ -41,6 +41,7 @@ flags.DEFINE_string(
     "array", None, "Converters and read noise, KEY=VALUE,KEY=VALUE; --help_faults has the keys."
 )
 repair_flags.define()
+metric_flag.define()
 flags.DEFINE_string("out", None, "Folder for the results; without it they are only printed.")
 
 
@@ -53,11 +54,13 @@ def main(argv: Sequence[str]) -> None:
     chip = _chip()
     array = cli.parsed("array", Analog.parse)
     repair_flags.plan()  # checked before anything is loaded
+    metric = metric_flag.given()
     model, dataset, data = inputs.load()
     found = explain(
         model,
         chip,
         data,
+        metric=metric,
         bits=FLAGS.bits,
         analog=array,
         calibration=inputs.calibration(dataset),

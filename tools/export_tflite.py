@@ -42,7 +42,16 @@ from typing import Any
 
 from absl import flags
 
-from . import chip_files, cli, export_flags, fault_flags, inputs, number_flags, repair_flags
+from . import (
+    chip_files,
+    cli,
+    export_flags,
+    fault_flags,
+    inputs,
+    metric_flag,
+    number_flags,
+    repair_flags,
+)
 
 FLAGS = flags.FLAGS
 
@@ -59,6 +68,7 @@ fault_flags.define_chips(1)
 export_flags.define(micro_images=0)
 chip_files.define()
 repair_flags.define()
+metric_flag.define()
 number_flags.define_whole(
     "calibration_chips",
     0,
@@ -82,7 +92,9 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram import data
     from keras_rram.export import export_population, export_tflite
 
-    chips, calibration_chips = _chips(), _calibration_chips()
+    chips, calibration_chips, metric = _chips(), _calibration_chips(), metric_flag.given()
+    if metric is not None and FLAGS.keep_above is None:
+        raise ValueError("--metric goes with --keep_above: it says which chips are kept.")
     if FLAGS.cross_check and not chips:
         raise ValueError("--cross_check needs chips.")
     if FLAGS.cross_check and repair_flags.plan() is not None:
@@ -105,7 +117,9 @@ def main(argv: Sequence[str]) -> None:
         chips = [
             chips[place]
             for place in chip_files.verdicts(
-                evaluate_population(model, chips, (images, labels), repair=common["repair"]),
+                evaluate_population(
+                    model, chips, (images, labels), metric=metric, repair=common["repair"]
+                ),
                 folder,
             )
         ]
@@ -135,7 +149,9 @@ def main(argv: Sequence[str]) -> None:
     for report in reports[:5]:
         _show(report)
     accuracies = [
-        report.verification.accuracy for report in reports if report.verification is not None
+        report.verification.accuracy
+        for report in reports
+        if report.verification is not None and report.verification.accuracy is not None
     ]
     if len(accuracies) > 1:
         print(
@@ -214,10 +230,10 @@ def _show(report: Any) -> None:
     line = f"{pathlib.Path(report.path).name}: {report.size:,} bytes"
     line += f", {report.fault_rate:.1%} of the weights faulty"
     if verification is not None:
-        line += (
-            f", accuracy {verification.accuracy:.2%} (Keras "
-            f"{verification.keras_accuracy:.2%}), same top-1 on {verification.agreement:.1%}"
-        )
+        if verification.accuracy is not None:
+            line += f", accuracy {verification.accuracy:.2%} (Keras "
+            line += f"{verification.keras_accuracy:.2%})"
+        line += f", Keras's answer on {verification.agreement:.1%}"
     print(line)
     if report.source.ranges is not None:
         ranges = report.source.ranges

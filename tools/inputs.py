@@ -258,13 +258,20 @@ def warn_of_chance(model: Any, images: Any, labels: Any) -> None:
     """Warns loudly where a classifier without faults is hardly better than a guess."""
     import numpy as np
 
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    from keras_rram.evaluation.measure import default_measure
+
+    if labels.ndim != 1:
         return
     outputs = model.predict(images, batch_size=256, verbose=0)
-    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2 or outputs.shape[1] < 2:
+    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
         return
-    found = float(np.mean(outputs.argmax(-1) == labels))
-    guess = float(np.bincount(labels).max() / len(labels))
+    try:
+        measure = default_measure(model, outputs.shape, labels)
+    except ValueError:
+        return  # no classes
+    right = outputs.argmax(-1) == labels if measure is None else measure(outputs, labels)
+    found = float(np.mean(right))
+    guess = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
     if found - guess < 0.2 * (1 - guess):
         print(
             f"WARNING: without any fault the model is right on {found:.1%} of {len(labels)} "

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from . import cli, report
+from . import cli, metric_flag, report
 from .population_report import write_population
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("runs", [], "Folders of the runs.")
-flags.DEFINE_list("yield_at", ["0.9"], "Accuracies in [0, 1] to give the yield at.")
+flags.DEFINE_list(
+    "yield_at", ["0.9"], "Accuracies in [0, 1], or scores of another measure, to give the yield at."
+)
 report.define_figures()
 flags.DEFINE_string("out", None, "Folder for the results.")
 
@@ -27,14 +29,15 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if len(FLAGS.runs) < 2:
         raise ValueError(f"--runs must be two folders or more. Received: {FLAGS.runs}")
-    thresholds = cli.numbers("yield_at", "[0, 1]")
+    cli.numbers("yield_at", "(-inf, inf)")
     from keras_rram.evaluation import load_run, merge_runs
 
-    for run in FLAGS.runs:
-        load_run(run)
+    first, *_ = [load_run(run)[0] for run in FLAGS.runs]
+    thresholds = metric_flag.thresholds(first.measure == "accuracy")
     folder = cli.output_folder(FLAGS.out)
     merge_runs(FLAGS.runs, folder)
-    write_population(load_run(str(folder)), thresholds, folder)
+    results = load_run(str(folder))
+    write_population(results, metric_flag.meant(thresholds, results), folder)
 
 
 if __name__ == "__main__":

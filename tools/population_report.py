@@ -21,7 +21,7 @@ def write_population(
     """Prints the table and writes everything that is made of the chips' records."""
     rows = [result.summary(yield_at=thresholds) for result in results]
     print(f"Fault model: {rows[0]['fault_model']}" + (" ..." if len(rows) > 1 else ""))
-    report.show(*tables.population(rows, thresholds))
+    report.show(*tables.population(rows, thresholds, is_counted=results[0].is_counted))
     if bootstrap_seed is not None:
         _print_bootstrap(results, bootstrap_seed)
     content = {
@@ -49,8 +49,8 @@ def _print_bootstrap(results: Sequence[Any], seed: int) -> None:
             continue
         rng = np.random.default_rng(seed)
         interval = result.mean_interval(method="bootstrap", rng=rng)
-        low, high = 100 * interval.low, 100 * interval.high
-        print(f"{100 * result.rate:.4g}% faults: {low:.2f}-{high:.2f} by {interval.method}.")
+        low, high = (report.value(end, result.is_counted) for end in (interval.low, interval.high))
+        print(f"{100 * result.rate:.4g}% faults: {low}-{high} by {interval.method}.")
 
 
 def _draw(results: Sequence[Any], folder: pathlib.Path) -> None:

@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
     import tqdm
 
     from keras_rram import population
+    from keras_rram.data import check_classes
     from keras_rram.export import LiteRTModel
     from keras_rram.faults import spec
     from keras_rram.files import written_whole
@@ -58,6 +59,7 @@ def main(argv: Sequence[str]) -> None:
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
     chips = population(fault_model, FLAGS.chips, FLAGS.seed, FLAGS.first_chip)
     model, dataset, (images, labels) = inputs.load()
+    check_classes(model, labels)
     train = dataset.arrays("train", FLAGS.train_images)
     folder = cli.output_folder(FLAGS.out)
 

@@ -30,6 +30,11 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
+def value(number: float | None, is_counted: bool = True) -> str:
+    """Returns an accuracy as a number of percent, another score as it is, "-" for None."""
+    return percent(number) if is_counted or number is None else f"{number:.4g}"
+
+
 def in_percent(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Returns rows as cells to read, with some of their columns in percent."""
     cells = rows.assign(**{name: rows[name].map(percent) for name in names})

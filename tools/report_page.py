@@ -20,12 +20,18 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from . import chip_files, cli, inputs, number_flags, run_report
+from . import chip_files, cli, inputs, metric_flag, number_flags, run_report
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("out", None, "The .html file; default: report.html in the folder.")
-number_flags.define("required", 0.9, "Accuracy in [0, 1] that the yield is about.", "[0, 1]")
+number_flags.define(
+    "required",
+    None,
+    "Accuracy in [0, 1], or score of another measure, that the yield is about. Default: an "
+    "accuracy of 0.9.",
+    "(-inf, inf)",
+)
 inputs.define_model(convert=True)
 inputs.define_data()
 chip_files.define()
@@ -45,6 +51,8 @@ def main(argv: Sequence[str]) -> None:
     runs = []
     for folder in folders:
         results, config = load_run(folder), run_report.config_of(folder)
+        if results[0].is_counted:
+            metric_flag.check_share("required")
         model, labels, chips, lacks = run_report.found_by(config, results)
         if lacks:
             print(f"{folder} lacks {lacks}.", file=sys.stderr)

@@ -30,7 +30,7 @@ def write(folder: pathlib.Path, run: Any) -> None:
 
 def arguments() -> dict[str, Any]:
     """Returns what a report needs of the flags of `tools.evaluate`, for its `config.json`."""
-    return {name: FLAGS[name].value for name in _ARGUMENTS}
+    return {name: FLAGS[name].value for name in (*_ARGUMENTS, "metric")}
 
 
 def run_of(
@@ -40,7 +40,7 @@ def run_of(
     model: Any,
     labels: Any,
     chips: Sequence[Any],
-    required: float,
+    required: float | None,
     lacks: str = "",
 ) -> Any:
     """Returns the `ReportRun` of a folder, its results and what was found beside them."""
@@ -126,6 +126,8 @@ def _commands(config: Mapping[str, Any]) -> Any:
             if held.get(name):
                 model.append(f"--{name}={held[name]}")
         images = [f"--images={held['images']}"] if held.get("images") else []
+        if held.get("metric"):
+            images.append(f"--metric={held['metric']}")
         if paths:
             explained = place = [f"--chip={paths[record.index]}"]
         else:

@@ -5,17 +5,18 @@ from typing import Any
 
 import pandas as pd
 
-from .report import percent
+from .report import percent, value
 
 
 def population(
-    rows: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = ()
+    rows: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = (), is_counted: bool = True
 ) -> tuple[pd.DataFrame, list[str]]:
     """Returns the cells of populations, one row for each fault rate, and notes.
 
     Args:
         rows: what `PopulationResult.summary(yield_at=thresholds)` returned.
-        thresholds: accuracies in [0, 1] to show the yield at.
+        thresholds: accuracies in [0, 1], or scores, to show the yield at.
+        is_counted: whether they are of a measure that counts right answers.
 
     Returns:
         Cells and notes. "repaired" is the fault-free model after the repair, where there is one;
@@ -32,16 +33,25 @@ def population(
         {
             "fault rate": f"{100 * row['rate']:.4g}",
             "chips": row["chips"],
-            **{title: _percents(row, name) for title, name in names.items()},
-            **{f"yield >= {100 * t:.4g}": percent(row[f"yield_{t:g}"], 1) for t in thresholds},
+            **{title: _shown(row, name, is_counted) for title, name in names.items()},
+            **{
+                f"yield at {value(t, is_counted)}"
+                if not is_counted
+                else f"yield >= {100 * t:.4g}": percent(row[f"yield_{t:g}"], 1)
+                for t in thresholds
+            },
         }
         for row in rows
     ]
-    notes = ["All in percent."]
+    notes = [
+        "All in percent."
+        if is_counted
+        else f"Rates and yields in percent, all else {rows[0]['measure']}."
+    ]
     asked = {(row["method"].split(",")[0], row["question"]) for row in rows if row["method"]}
     if asked:
         notes[0] += f" Interval: {'; '.join(f'{how} ({what})' for how, what in sorted(asked))}."
-    if any(row["q05"] is not None for row in rows):
+    if any(row["q05"] is not None and "new images" in str(row["question"]) for row in rows):
         notes.append(
             "5th pct and yield are without the noise of finitely many images, worst is with it."
         )
@@ -52,38 +62,47 @@ def population(
 
 
 def comparison(
-    rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Any]],
+    rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Any]], is_counted: bool = True
 ) -> tuple[pd.DataFrame, list[str]]:
     """Returns the cells of a paired comparison, one row for each fault rate, and notes.
 
     Args:
         rows: the summaries of both results, and their `PairedDifference`.
+        is_counted: see `population`.
     """
+
+    def signed(number: float) -> str:
+        return f"{100 * number:+.2f}" if is_counted else f"{number:+.4g}"
+
     cells = [
         {
             "fault rate": f"{100 * mine['rate']:.4g}",
             "chips": mine["chips"],
-            "mean": percent(mine["mean"]),
-            "other": percent(other["mean"]),
-            "difference": f"{100 * found.interval.estimate:+.2f}",
-            "95% interval": f"{100 * found.interval.low:+.2f} to {100 * found.interval.high:+.2f}",
+            "mean": value(mine["mean"], is_counted),
+            "other": value(other["mean"], is_counted),
+            "difference": signed(found.interval.estimate),
+            "95% interval": f"{signed(found.interval.low)} to {signed(found.interval.high)}",
             "better on": f"{percent(found.wins, 0)}% of chips",
         }
         for mine, other, found in rows
     ]
     mine, other, found = rows[0]
     method = found.interval.method.split(",")[0]
-    notes = [f"On the same chips, in percentage points. Interval: {method}."]
+    unit = "in percentage points" if is_counted else mine["measure"]
+    notes = [f"On the same chips, {unit}. Interval: {method} ({found.interval.question})."]
     if (mine["access_tier"], mine["repair"]) != (other["access_tier"], other["repair"]):
         notes.append(f"Not of one access tier. {_access(mine)} The other: {_access(other)}")
     return pd.DataFrame(cells), notes
 
 
-def variance(splits: Mapping[float, Any]) -> tuple[pd.DataFrame, list[str]]:
+def variance(
+    splits: Mapping[float, Any], is_counted: bool = True
+) -> tuple[pd.DataFrame, list[str]]:
     """Returns what the spread of the accuracy is made of, one row for each source and rate.
 
     Args:
         splits: fault rate -> `VarianceSplit`.
+        is_counted: see `population`.
     """
     cells = []
     for rate, split in splits.items():
@@ -94,19 +113,23 @@ def variance(splits: Mapping[float, Any]) -> tuple[pd.DataFrame, list[str]]:
                 {
                     "fault rate": f"{100 * rate:.4g}",
                     "source": part.source,
-                    "sd": percent(part.variance**0.5),
+                    "sd": value(part.variance**0.5, is_counted),
                     "share of variance": percent(share, 1) + (" (clipped)" if part.clipped else ""),
                 }
             )
     has_images = any(row["source"] == "image" for row in cells)
     what = "answer" if has_images else "accuracy"
-    return pd.DataFrame(cells), [f"In percent, of one {what}; not of a mean."]
+    note = f"In percent, of one {what}; not of a mean." if is_counted else "Of one score."
+    return pd.DataFrame(cells), [note]
 
 
-def _percents(row: Mapping[str, Any], name: str) -> str:
+def _shown(row: Mapping[str, Any], name: str, is_counted: bool) -> str:
     if name != "interval":
-        return percent(row[name])
-    return "-" if row["low"] is None else f"{percent(row['low'])}-{percent(row['high'])}"
+        return value(row[name], is_counted)
+    if row["low"] is None:
+        return "-"
+    between = "-" if is_counted else " to "
+    return between.join(value(row[end], is_counted) for end in ("low", "high"))
 
 
 def _access(row: Mapping[str, Any]) -> str:

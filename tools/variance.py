@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
         for place, result in enumerate(first)
     }
     folder = cli.output_folder(FLAGS.out)
-    report.show(*tables.variance(splits))
+    report.show(*tables.variance(splits, first[0].is_counted))
     content = {
         "schema": "keras_rram.variance/1",
         "command": cli.command(),

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from keras_rram.chips import population
-from keras_rram.data import check_images, check_labels
+from keras_rram.data import check_labels
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.protocol import Task
+from keras_rram.evaluation.population import check_data
 from keras_rram.evaluation.statistics.two_way import chip_interval
 from keras_rram.faults import FaultModel, parse
 
@@ -79,8 +80,8 @@ class PopulationAccuracy(keras.callbacks.Callback):
         # Before training compiles its step: a fault model with offsets adds variables.
         with self.chips[0].program(model):
             pass
-        images = check_images(model, self.images)
-        self._engine = KerasEngine(model, images, self.labels)
+        images, labels, measure = check_data(model, (self.images, self.labels))
+        self._engine = KerasEngine(model, images, labels, measure=measure)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluates every chip and adds the figures to `logs`."""

@@ -28,8 +28,8 @@ class PairedDifference:
     Attributes:
         interval: The mean difference of accuracy, a minus b, with its interval.
         differences: The difference on each chip, in the order of the indices.
-        wins: Part of the chips on which a has more.
-        losses: Part of the chips on which b has more.
+        wins: Part of the chips on which a is better.
+        losses: Part of the chips on which b is better.
         ties: Part of the chips on which they are equal.
     """
 
@@ -53,7 +53,7 @@ def paired_difference(
     a: PopulationResult,
     b: PopulationResult,
     confidence: float = 0.95,
-    images: Images = "new",
+    images: Images | None = None,
 ) -> PairedDifference:
     """Compares two models on the same chips and the same images.
 
@@ -67,8 +67,10 @@ def paired_difference(
         a: Result of one model.
         b: Result of the other, on the same chips.
         confidence: Confidence level in (0, 1).
-        images: "new" or "test_set", as in `two_way_interval`. Counts and folds cannot tell how the
-            difference varies over new images, and take "test_set" only.
+        images: "new" or "test_set", as in `two_way_interval`. Counts, folds and one number for a
+            whole chip cannot tell how the difference varies over new images, and take "test_set"
+            only. None: "new" where each answer was kept, or else "test_set"; the interval says
+            which.
 
     Returns:
         The `PairedDifference`.
@@ -81,6 +83,8 @@ def paired_difference(
     if differences.size < 2:
         raise ValueError("expected at least 2 chips. Received: one (evaluate more)")
     left, right = a.matrix, b.matrix
+    if images is None:
+        images = "test_set" if left is None or right is None else "new"
     if a.identity() == b.identity() and not differences.any():
         method = "one model against itself"
         interval = Interval(0.0, 0.0, 0.0, confidence, QUESTIONS[images], method)
@@ -102,8 +106,8 @@ def paired_difference(
     return PairedDifference(
         interval,
         tuple(differences.tolist()),
-        float(np.mean(differences > 0)),
-        float(np.mean(differences < 0)),
+        float(np.mean(differences > 0 if a.higher_is_better else differences < 0)),
+        float(np.mean(differences < 0 if a.higher_is_better else differences > 0)),
         float(np.mean(differences == 0)),
     )
 
@@ -202,7 +206,7 @@ def variance_split(results: Mapping[int, PopulationResult]) -> VarianceSplit:
     same = [(part.seed, part.indices) for part in parts]
     if crossed := all(one == same[0] for one in same):
         for part in parts[1:]:
-            _same_chips(parts[0], part, ("data", "fault_model", "rate"))
+            _same_chips(parts[0], part, ("data", "fault_model", "rate", "measure"))
     accuracies = np.stack([part.accuracies for part in parts])
     mean = float(accuracies.mean())
     if not crossed:

@@ -1,6 +1,7 @@
 """How good is a chip: right answers of a classifier, a Keras metric, or a function of your own."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -8,6 +9,8 @@ from typing import Any, TypeAlias
 import joblib
 import keras
 import numpy as np
+
+from keras_rram.layers import is_sigmoid
 
 Metric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 """A Keras metric, its name, or a function `(model outputs, labels) -> score per image`."""
@@ -77,11 +80,23 @@ def measure_of(metric: Any) -> Measure:
     A metric that is a mean over images (accuracies, errors, losses) gives a score for each image,
     so that images count as a sample too; any other (AUC, F1, R2) one number for each chip.
 
+    Of functions a higher score is the better one, unless their attribute `higher_is_better` is
+    False.
+
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a metric of one array only (`Mean`, `Sum`).
         TypeError: for something else.
     """
     found = keras.metrics.get(metric) if isinstance(metric, str) else metric
+    if type(found) in (keras.metrics.Mean, keras.metrics.Sum):
+        raise ValueError(
+            "expected a metric of outputs and labels, such as 'mse'. Received: "
+            f"keras.metrics.{type(found).__name__}"
+        )
+    if isinstance(metric, str) and isinstance(found, keras.metrics.Metric):
+        # Keras numbers the names of its objects: "auc_1".
+        config = {**found.get_config(), "name": re.sub(r"_\d+$", "", found.name)}
+        found = type(found).from_config(config)
     if isinstance(found, keras.metrics.Metric):
         identity = json.dumps(keras.metrics.serialize(found), sort_keys=True, default=str)
         is_better = getattr(found, "_direction", None) != "down"
@@ -96,7 +111,7 @@ def measure_of(metric: Any) -> Measure:
     identity = str(getattr(found, "fingerprint", f"{found.__module__}.{where}"))
     # Workers get it by value: a function of a notebook or a lambda has no module to import.
     wrapped: Any = joblib.wrap_non_picklable_objects(found)
-    return Measure(name, wrapped, identity)
+    return Measure(name, wrapped, identity, getattr(found, "higher_is_better", True))
 
 
 class _KerasMetric:
@@ -119,11 +134,15 @@ class _KerasMetric:
                 f"expected one output for the metric '{metric.name}'. Received: several (give "
                 "metric= as a function of the outputs and labels)"
             )
+        if np.ndim(labels) == 1 and np.ndim(outputs) == 2:
+            labels = np.reshape(labels, (-1, 1))  # as `Model.evaluate` does
         if not isinstance(metric, keras.metrics.MeanMetricWrapper):
             metric.reset_state()
             metric.update_state(labels, outputs)
             return metric.result()
         values = keras.ops.convert_to_numpy(metric._fn(labels, outputs, **metric._fn_kwargs))
+        if isinstance(metric, keras.metrics.BinaryAccuracy) and outputs.shape == (len(values), 1):
+            return values.reshape(-1).astype(bool)
         if values.ndim == 1:
             return values.astype(bool) if isinstance(metric, _COUNTING) else values
         return values.reshape(len(values), -1).mean(axis=1)
@@ -147,7 +166,7 @@ def default_measure(model: keras.Model, outputs: Any, labels: np.ndarray) -> Mea
     elif len(outputs) == 2 and outputs[-1] > 1 and not _is_multi_label(labels, outputs[-1]):
         return None
     elif outputs[-1] == 1 or labels.shape[1:] == tuple(outputs[1:]):
-        if _is_binary(labels) and _is_sigmoid(model):
+        if _is_binary(labels) and is_sigmoid(model):
             is_one = outputs[-1] == 1 and len(outputs) == 2
             function = _binary_right if is_one else _binary_share
             return Measure("accuracy", function, "binary accuracy")
@@ -160,8 +179,8 @@ def default_measure(model: keras.Model, outputs: Any, labels: np.ndarray) -> Mea
     else:
         reason = f"outputs {('n', *outputs[1:])} and labels {('n', *labels.shape[1:])}"
     raise ValueError(
-        f"expected metric=, a Keras metric or a function of (outputs, labels), for {reason}: "
-        "accuracy is the measure of classifiers only. Received: none"
+        "expected metric= (--metric), a Keras metric or a function of (outputs, labels), for "
+        f"{reason}: accuracy is the measure of classifiers only. Received: none"
     )
 
 
@@ -188,17 +207,3 @@ def _is_multi_label(labels: np.ndarray, count: int) -> bool:
     if labels.shape[1:] != (count,) or not _is_binary(labels):
         return False
     return bool((labels.sum(axis=1) != 1).any())
-
-
-def _last_activation(model: keras.Model) -> Any:
-    """Returns the activation that makes a model's output, None where it is not known."""
-    outputs = getattr(model, "outputs", None) or []
-    history = getattr(outputs[0], "_keras_history", None) if outputs else None
-    layer = getattr(history, "operation", None)
-    while isinstance(layer, keras.Model) and layer.layers:
-        layer = layer.layers[-1]
-    return getattr(layer, "activation", None)
-
-
-def _is_sigmoid(model: keras.Model) -> bool:
-    return _last_activation(model) is keras.activations.sigmoid

@@ -256,8 +256,9 @@ def _begin(
         healthy = engine.fault_free()
         if fingerprint["stop"] is not None and healthy.dtype != bool:
             raise ValueError(
-                "expected a measure that counts right answers with stop=. Received: scores of "
-                f"'{fingerprint['measure']['name']}' (evaluate a number of chips)"
+                "expected a measure that counts right answers with stop= (--target_half_width). "
+                f"Received: scores of '{fingerprint['measure']['name']}' (evaluate a number of "
+                "chips)"
             )
         records.begin(run_header(work.model.name, fingerprint, healthy, repaired))
     else:

@@ -356,5 +356,7 @@ def _lines(path: pathlib.Path, is_sealed: bool) -> Iterator[tuple[bytes, ChipRes
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and {"name", "identity"} <= set(value):  # a measure
+        return f"{value['name']} ({value['identity'][-60:]})"
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:16]}...{text[-8:]}"

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip, check_chip, program
-from keras_rram.data import check_classes, check_images, check_labels
+from keras_rram.data import check_images
+from keras_rram.export.answers import checked_labels, kind_of
 from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import check_calibration, convert
 from keras_rram.export.errors import ExportError, UnmappableError
@@ -73,7 +74,8 @@ def export_tflite(
         quantization: one of `QUANTIZATIONS`.
         calibration: float training images for int8 and int16x8, see `convert`.
         images: float images that the file is verified with. Defaults to calibration images.
-        labels: integer classes of `images`, for the accuracies in the sidecar.
+        labels: of `images`, for the accuracies in the sidecar: classes, or 0 and 1 of sigmoids;
+            those of a regression are not looked at.
         calibration_chips: for int8: chips that the activation ranges come from, rather than from
             the fault-free model. A fault-free file of such ranges is a template: what it computes
             is in its sidecar, but does not have to reach `thresholds`.
@@ -189,14 +191,15 @@ class Exporter:
                 "Received: images=None"
             )
         self._images = check_images(model, images)
-        self._labels = None if labels is None else check_labels(labels, len(self._images))
-        check_classes(model, self._labels)
+        self._kind = kind_of(model, labels)
+        self._labels = checked_labels(model, labels, len(self._images))
         self._also_on = {
-            name: (check_images(model, others, name), check_labels(classes, len(others)))
+            name: (
+                check_images(model, others, name),
+                checked_labels(model, classes, len(others), name),
+            )
             for name, (others, classes) in (also_on or {}).items()
         }
-        for name, (_, classes) in self._also_on.items():
-            check_classes(model, classes, name)
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
         self._calibration, self._batch_size = calibration, batch_size
         gains = chip_gains(chips, model)
@@ -320,14 +323,14 @@ class Exporter:
             self.patchable.check(tflite, faults)
         if not run and is_patched:
             return None
-        found = compare(self._model, tflite, self._images, self._labels)
+        found = compare(self._model, tflite, self._images, self._labels, self._kind)
         if chip is not None or self.source.ranges is None:
             found.check(self.source.quantization, self._thresholds)
         return found
 
     def _run_on_others(self, tflite: bytes) -> dict[str, Verification]:
         return {
-            name: compare(self._model, tflite, *labelled)
+            name: compare(self._model, tflite, *labelled, self._kind)
             for name, labelled in self._also_on.items()
         }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_rram.export.answers import Kind, accuracy, agreement, kind_of
 from keras_rram.export.errors import ExportError
 from keras_rram.export.litert_model import LiteRTModel
 from keras_rram.export.place import INT8_LIMIT, Place
@@ -25,7 +26,8 @@ class Thresholds:
     Attributes:
         max_difference: for float32 files: largest difference of any logit, relative to the largest
             absolute logit of the Keras model (or to 1, if that is smaller).
-        agreement: for all others: least share of images with the same top-1 class.
+        agreement: for all others: least share of images with the same top-1 class, or of other
+            answers, see `Verification`.
         accuracy: for all others: largest difference of accuracy, in `[0, 1]`; one image is allowed
             where there are fewer than `1 / accuracy` of them.
     """
@@ -51,9 +53,12 @@ class Verification:
 
     Attributes:
         images: number of images.
-        agreement: share of images with the same top-1 class.
+        agreement: share of images with the same top-1 class; of sigmoids the share of outputs on
+            the same side of 0.5; of a regression that of outputs which differ by at most 5% of
+            what the Keras model's range over.
         max_difference: largest difference of any logit, relative to `max(1, largest logit)`.
-        accuracy: top-1 accuracy of the file, in `[0, 1]`; None without labels.
+        accuracy: share of right answers of the file, in `[0, 1]`; None without labels, or for a
+            regression.
         keras_accuracy: likewise, of the Keras model.
     """
 
@@ -76,7 +81,7 @@ class Verification:
             return
         if not self.agreement >= thresholds.agreement:
             raise ExportError(
-                f"The {quantization} file and the Keras model give the same class on "
+                f"The {quantization} file and the Keras model give the same class (or answer) on "
                 f"{self.agreement:.1%} of {self.images} images; at least "
                 f"{thresholds.agreement:.1%} was expected "
                 "(thresholds=Thresholds(agreement=...), --min_agreement). More calibration images "
@@ -99,6 +104,7 @@ def compare(
     tflite: bytes | bytearray,
     images: np.ndarray,
     labels: np.ndarray | None = None,
+    kind: Kind | None = None,
 ) -> Verification:
     """Runs a TFLite file in LiteRT and compares it with a Keras model as it is programmed now.
 
@@ -106,7 +112,8 @@ def compare(
         model: the Keras model, programmed with the file's chip.
         tflite: bytes of the file.
         images: float images `(n, ...)`, preprocessed as for the model.
-        labels: integer classes `(n,)`, for the accuracies.
+        labels: integer classes `(n,)`, for the accuracies; or what `checked_labels` returned.
+        kind: what the outputs say; None for what the model and the labels tell.
 
     Raises:
         ValueError: if the file cannot be run.
@@ -120,13 +127,13 @@ def compare(
     )
     if outputs.shape != expected.shape:
         raise ExportError(f"The file has outputs {outputs.shape}, the model {expected.shape}.")
-    classes, expected_classes = outputs.argmax(-1), expected.argmax(-1)
+    kind = kind or kind_of(model, labels)
     return Verification(
         images=len(images),
-        agreement=float(np.mean(classes == expected_classes)),
+        agreement=agreement(kind, outputs, expected),
         max_difference=float(np.abs(outputs - expected).max() / max(1.0, np.abs(expected).max())),
-        accuracy=None if labels is None else float(np.mean(classes == labels)),
-        keras_accuracy=None if labels is None else float(np.mean(expected_classes == labels)),
+        accuracy=accuracy(kind, outputs, labels),
+        keras_accuracy=accuracy(kind, expected, labels),
     )
 
 

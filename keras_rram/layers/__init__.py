@@ -32,6 +32,7 @@ from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.network import (
     check_weights,
     faulty_layers,
+    is_sigmoid,
     set_drop_rate,
     weighted_layers,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "gather_statistics",
     "statistics_layers",
     "check_weights",
+    "is_sigmoid",
     "faulty_layers",
     "set_drop_rate",
     "to_drop_connect",

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from keras_rram.chips import Chip
-from keras_rram.data import check_images, check_labels
+from keras_rram.data import check_classes, check_images, check_labels
 from keras_rram.evaluation.statistics.intervals import (
     QUESTIONS,
     ROUNDING,
@@ -76,6 +76,7 @@ class Bench:
         self.network, self.chips, self.statistics = network, tuple(chips), statistics
         self.images = check_images(network.model, data[0], "images")
         self.labels = check_labels(np.asarray(data[1]), len(self.images), "labels")
+        check_classes(network.model, self.labels)
         if statistics not in get_args(Statistics):
             raise ValueError(
                 f"expected statistics as one of {get_args(Statistics)}. Received: {statistics!r}"

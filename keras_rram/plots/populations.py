@@ -311,10 +311,7 @@ def comparison(
     pairs = sorted(matched(_check(a), _check(b)), key=lambda pair: pair[0].rate)
     if len(set(labels)) != 2:
         raise ValueError(f"expected two different labels. Received: {labels}")
-    found = [
-        paired_difference(one, other, images="new" if _keeps_answers(one, other) else "test_set")
-        for one, other in pairs
-    ]
+    found = [paired_difference(one, other) for one, other in pairs]
     figure, (left, right) = axes_for(ax, columns=2, width=9.0, height=4.2)
     accuracy_against_rate(dict(zip(labels, zip(*pairs, strict=True), strict=True)), ax=left)
     for place, difference in enumerate(found):
@@ -337,10 +334,6 @@ def comparison(
         percent(right.yaxis)
     right.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
     return finish(figure, path)
-
-
-def _keeps_answers(one: PopulationResult, other: PopulationResult) -> bool:
-    return one.matrix is not None and other.matrix is not None
 
 
 def _value_axis(axis: Any, result: PopulationResult, text: str) -> None:

@@ -200,11 +200,24 @@ def normalizations(model: keras.Model, required: bool = True) -> dict[str, Any]:
                     "Give each its own name."
                 )
     if required and not layers:
+        others = sorted(
+            {type(one).__name__ for one in model._flatten_layers() if _is_of_each_sample(one)}
+        )
         raise ValueError(
             f"Model '{model.name}' has no batch normalization to recalibrate: expected at least "
-            "one `keras.layers.BatchNormalization`. A baked or converted model may have lost it."
+            "one `keras.layers.BatchNormalization`. "
+            + (
+                f"It has {', '.join(others)}, of each sample's own statistics, which no chip makes "
+                "stale: other repairs serve it, such as remap, spare_columns and retraining."
+                if others
+                else "A baked or converted model may have lost it."
+            )
         )
     return layers
+
+
+def _is_of_each_sample(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.LayerNormalization | keras.layers.GroupNormalization)
 
 
 def check_moments(moments: str) -> None:

@@ -16,7 +16,7 @@ from keras_rram.faults import StuckAtZero
 from keras_rram.repair.batch_norm import normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.least_squares import sample
-from keras_rram.repair.patches import check_layer, matrices, patches, positions
+from keras_rram.repair.patches import check_layer, check_layers, matrices, patches, positions
 from keras_rram.repair.sweep import walk
 
 
@@ -58,11 +58,11 @@ def measured(
         chips: over how many chips the moments are averaged, drawn as Drop-Connect draws its masks;
             0 for the healthy model.
     """
+    check_layers(hand.layers)
     rng = np.random.default_rng(seed)
     moments: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def meet(name: str, layer: Any, inputs: np.ndarray) -> None:
-        check_layer(f"{name}/kernel", layer)
         chosen = sample(positions(layer, inputs.shape), samples, rng)
         x = np.moveaxis(patches(layer, inputs, chosen), 1, 0)
         mean = x.mean(1, keepdims=True, dtype=np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 from keras_rram.data import check_images
 from keras_rram.repair.batch_norm import assign_statistics, normalizations
 from keras_rram.repair.hand import Hand
-from keras_rram.repair.patches import check_layer, from_matrices, matrices, patches, positions
+from keras_rram.repair.patches import check_layers, from_matrices, matrices, patches, positions
 from keras_rram.repair.protocol import Tier
 from keras_rram.repair.steps import RepairStep
 from keras_rram.repair.sweep import walk
@@ -73,13 +73,13 @@ class LeastSquares(RepairStep):
     def prepare(self, hand: Hand) -> "_Healthy":
         """Returns the outputs of the healthy layers."""
         images = check_images(hand.model, self.images)
+        check_layers(hand.layers)
         rng = np.random.default_rng(self.seed)
         chosen: dict[str, np.ndarray] = {}
         outputs: dict[str, np.ndarray] = {}
 
         def meet(name: str, layer: Any, inputs: np.ndarray) -> None:
             kernel = f"{name}/kernel"
-            check_layer(kernel, layer)
             count = positions(layer, inputs.shape)
             chosen[name] = sample(count, self.samples, rng)
             unrolled = patches(layer, inputs, chosen[name])

@@ -5,6 +5,7 @@ The outputs of a dense layer and of a convolution are `y[n, g, c] = sum_r x[n, g
 groups of a grouped one, else one), `r` over the weights of a window, `c` over the group's outputs.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -21,6 +22,12 @@ _TRANSPOSED = (
 )
 
 
+def check_layers(layers: Mapping[str, Any]) -> None:
+    """Raises ValueError unless all layers, by name, are ones that `check_layer` takes."""
+    for name, layer in layers.items():
+        check_layer(f"{name}/kernel", layer)
+
+
 def check_layer(name: str, layer: Any) -> None:
     """Raises ValueError unless the layer of a kernel is a dense layer or a convolution."""
     known = (keras.layers.Dense, *_CONVOLUTIONS, *_DEPTHWISE)
@@ -28,7 +35,8 @@ def check_layer(name: str, layer: Any) -> None:
         raise ValueError(
             "expected dense layers, convolutions and depthwise convolutions. Received: "
             f"{type(layer).__name__} of kernel '{name}', whose inputs this repair cannot unroll "
-            "(recalibration works with any layer)"
+            "(--repair=batch_norm works with any layer, where there is batch normalization; remap, "
+            "spare_columns and retraining work with any model)"
         )
 
 

@@ -7,6 +7,7 @@ import pytest
 from keras_rram import Chip, StuckAtZero
 from keras_rram.evaluation import PopulationAccuracy
 from keras_rram.evaluation.statistics.two_way import chip_interval
+from keras_rram.layers import DropConnectDense
 from tests.classifiers import classifier, digits, right_answers, training_digits
 from tests.helpers import to_numpy
 
@@ -42,6 +43,24 @@ def test_the_figures_are_those_of_the_population(trained):
     assert last["val_population_accuracy_low"] == found.low
     assert last["val_population_accuracy_high"] == found.high
     assert (to_numpy(model.get_layer("head").fault_masks["kernel"]) == 1).all()
+
+
+def test_a_sigmoid_answers_yes_or_no():
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(40, 5)).astype("float32"), rng.integers(0, 2, 40)
+    inputs = keras.Input((5,))
+    head = DropConnectDense(1, activation="sigmoid", drop_connect=0.1, name="head")
+    model = keras.Model(inputs, head(inputs))
+    follow = PopulationAccuracy(x, labels, "stuck_at_zero:rate=0.2", chips=3, seed=5)
+    follow.set_model(model)
+    logs = {}
+    follow.on_epoch_end(0, logs)
+    shares = []
+    for index in range(3):
+        with Chip(StuckAtZero(0.2), 5, index, stream="validation").program(model):
+            outputs = to_numpy(model(x))
+        shares.append(np.mean((outputs[:, 0] > 0.5) == labels))
+    assert logs["val_population_accuracy"] == pytest.approx(np.mean(shares))
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorBoard's callback")

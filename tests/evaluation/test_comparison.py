@@ -86,8 +86,10 @@ def test_other_chips_or_images_are_refused():
     ):
         with pytest.raises(ValueError, match="same chips on the same images. Received"):
             paired_difference(population(a), other)
+    counts = population(a, False), population(b)
     with pytest.raises(ValueError, match="expected each answer"):
-        paired_difference(population(a, False), population(b))
+        paired_difference(*counts, images="new")
+    assert paired_difference(*counts) == paired_difference(*counts, images="test_set")
     with pytest.raises(ValueError, match="at least 2 chips"):
         paired_difference(population(a[:1]), population(b[:1]))
 

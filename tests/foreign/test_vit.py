@@ -3,8 +3,14 @@
 import numpy as np
 
 from keras_rram import faulty_layers, to_drop_connect
-from tests.foreign.cases import by_python
+from tests.foreign.cases import by_python, by_tools
 from tests.foreign.networks import trained
+
+
+def test_by_tools(tmp_path):
+    _, repaired, sidecars = by_tools(*trained("vit"), "remap:rounds=1", tmp_path)
+    assert [each["method"] for each in sidecars] == ["converted", "patched", "patched"]
+    assert repaired["engine"] == "litert float32"
 
 
 def test_by_python(tmp_path):

@@ -27,7 +27,7 @@ BAD = {
     "max_difference": ("-1e-9",),
     "most_loss": SHARE,
     "report_points": COUNT,
-    "required": SHARE,
+    "required": (),
     "search_chips": (*COUNT, "1"),
     "share": SHARE,
     "trials": COUNT,
@@ -46,7 +46,7 @@ BAD = {
     "gradient_clip": ("-1",),
     "images": COUNT,
     "jobs": ("0", "-2", "1.5", DIGITS),
-    "keep_above": SHARE,
+    "keep_above": (),
     "learning_rate": ("0", "-0.1"),
     "max_accuracy_difference": SHARE,
     "micro_images": COUNT_OR_NONE,
@@ -64,7 +64,7 @@ GOOD = {
     "fault_rate": ("0", "1e-9"),
     "first_chip": ("0", "4000000000"),
     "jobs": ("-1", "1"),
-    "keep_above": ("0", "1"),
+    "keep_above": ("0", "1", "-2.5"),
     "learning_rate": ("1e-12",),
     "min_agreement": ("0", "1.0"),
     "seed": ("0", "4294967295"),
@@ -79,6 +79,8 @@ CASES = [
         for tool, flag, bads in (
             ("evaluate", "fault_rates", ("nan", "0.1,nan", "1", "-0.1", "x", "", "0.1,inf")),
             ("evaluate", "yield_at", ("nan", "1.5", "-1", "x", "")),
+            ("evaluate", "metric", ("other", "Mean", "math:other", "none_such:other")),
+            ("explain", "metric", ("other",)),
             ("compare_faults", "fault_rates", ("nan", "0", "1", "x", "")),
             ("levels", "bits", ("1", "17", "2.5", "nan", "")),
             ("levels", "methods", ("", "other", "uniform,uniform")),
@@ -117,6 +119,12 @@ CASES = [
     ("evaluate", ["--array=adc_bits=nan"], "--array"),
     ("evaluate", ["--array=read_noise=-1"], "--array"),
     ("evaluate", ["--keep_above=0.9"], "--keep_above goes with --chip"),
+    *(
+        (tool, [f"--keep_above={bad}", "--chip=none.npz"], "--keep_above must be an accuracy in [0")
+        for tool in ("evaluate", "export_tflite")
+        for bad in SHARE
+    ),
+    ("evaluate", ["--metric=mse", "--yield_at=nan"], "--yield_at must be numbers in (-inf, inf)"),
     ("evaluate", ["--chip=none.npz", "--chips=3"], "none.npz"),
     ("merge", ["--runs=one"], "--runs must be two"),
     ("merge", ["--runs=a,b", "--yield_at=nan"], "--yield_at must be"),

@@ -10,7 +10,6 @@ from typing import Any
 
 from keras_rram.evaluation.comparison import matched, paired_difference
 from keras_rram.evaluation.results import PopulationResult
-from keras_rram.evaluation.statistics.intervals import Images
 from keras_rram.files import written_whole
 from keras_rram.plots import populations
 from keras_rram.plots.report.chips import Chips, chip_details, chip_table
@@ -26,14 +25,15 @@ class ReportRun:
         results: one result for each fault rate, as of `load_run`.
         chips: what is known of its chips besides.
         provenance: what made it: command, commit, versions, by name.
-        required: the accuracy, in [0, 1], that the yield of the first sentence is about.
+        required: the accuracy, in [0, 1], or the score that the yield of the first sentence is
+            about; None for an accuracy of 0.9.
     """
 
     name: str
     results: Sequence[PopulationResult]
     chips: Chips = field(default_factory=Chips)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    required: float = 0.9
+    required: float | None = None
 
 
 def write_report(path: str | os.PathLike, runs: Sequence[ReportRun]) -> None:
@@ -79,13 +79,16 @@ def write_report(path: str | os.PathLike, runs: Sequence[ReportRun]) -> None:
         temporary.write_text(page, "utf-8", newline="\n")
 
 
-def headline(result: PopulationResult, required: float = 0.9) -> str:
+def headline(result: PopulationResult, required: float | None = None) -> str:
     """Returns a population in one sentence: mean, interval, worst, yield, and at which faults.
 
     Args:
         result: the population.
-        required: the accuracy that the yield is about.
+        required: the accuracy or the score that the yield is about; None: 0.9 of an accuracy, or
+            no yield.
     """
+    if required is None and result.is_counted:
+        required = 0.9
 
     def shown(value: float) -> str:
         return f"{100 * value:.2f}%" if result.is_counted else f"{value:.4g}"
@@ -103,7 +106,7 @@ def headline(result: PopulationResult, required: float = 0.9) -> str:
         )
     if result.folds == 1:
         said += f"; the worst chip has {shown(result.worst.accuracy)}"
-        if result.is_counted:
+        if required is not None:
             good = result.yield_at(required).interval
             said += (
                 f", and {good.estimate:.0%} of chips reach {required:.4g} "
@@ -194,9 +197,7 @@ def _side_by_side(one: ReportRun, other: ReportRun) -> str:
 def _paired(one: ReportRun, other: ReportRun) -> str:
     try:
         pairs = matched(list(one.results), list(other.results))
-        keep = all(result.matrix is not None for pair in pairs for result in pair)
-        images: Images = "new" if keep else "test_set"
-        differences = [paired_difference(a, b, images=images) for a, b in pairs]
+        differences = [paired_difference(a, b) for a, b in pairs]
     except ValueError as error:
         words = re.sub(r"\s+", " ", str(error))
         return f'<p class="note">The chips are not compared one by one: {html.escape(words)}</p>'
@@ -220,14 +221,17 @@ def _paired(one: ReportRun, other: ReportRun) -> str:
 def _cells(result: PopulationResult | None) -> str:
     if result is None:
         return "<td>-</td>" * 4
-    scale = 100 if result.is_counted else 1
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.2f}" if result.is_counted else f"{value:.4g}"
+
     interval = "-"
     if result.has_interval:
         found = result.mean_interval()
-        interval = f"{scale * found.low:.2f} to {scale * found.high:.2f}"
-    worst = f"{scale * result.worst.accuracy:.2f}" if result.folds == 1 else "-"
-    shown = f"{scale * result.mean:.2f}", interval, worst, f"{scale * result.fault_free:.2f}"
-    return "".join(f"<td>{value}</td>" for value in shown)
+        interval = f"{shown(found.low)} to {shown(found.high)}"
+    worst = shown(result.worst.accuracy) if result.folds == 1 else "-"
+    cells = shown(result.mean), interval, worst, shown(result.fault_free)
+    return "".join(f"<td>{value}</td>" for value in cells)
 
 
 def _resource(name: str) -> str:
