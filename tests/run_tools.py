@@ -1,15 +1,20 @@
-"""Runs a tool: as a process, like a user, or its `main` alone, which is faster."""
+"""Runs a tool: as a process, like a user; here, as a process would; or its `main` alone."""
 
+import contextlib
 import importlib
+import io
 import os
 import pathlib
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 
 from absl import flags
 
 ROOT = pathlib.Path(__file__).parent.parent
+# XLA compiles far more than it computes in tests.
+QUICK_COMPILING = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def run_tool(name: str, *arguments: object, code: int = 0) -> str:
@@ -27,6 +32,37 @@ def run_tool(name: str, *arguments: object, code: int = 0) -> str:
     if code:
         assert "Traceback" not in output, output[-3000:]
     return output
+
+
+def run_here(name: str, *arguments: object, code: int = 0) -> str:
+    """Runs a tool as `run_tool` does but in this process, which has Keras already."""
+    words = [str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+    main, printed = load_tool(name).main, io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", words),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        try:
+            sys.modules["tools.cli"].run(main)
+            found: object = 0
+        except SystemExit as ended:
+            found = ended.code or 0
+    output = printed.getvalue()
+    assert found == code, output[-3000:]
+    return output
+
+
+def on_backend(name: str, **others: str) -> dict[str, str]:
+    """Returns the environment of a process on a CPU with another backend of Keras."""
+    return {
+        **os.environ,
+        "KERAS_BACKEND": name,
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "XLA_FLAGS": QUICK_COMPILING,
+        **others,
+    }
 
 
 def load_tool(name: str) -> Any:

@@ -15,7 +15,16 @@ CHECKS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "--numprocesses=2", "--dist=loadfile", "--durations=25"]),
+    (
+        "tests",
+        [
+            "pytest",
+            "--numprocesses=2",
+            "--dist=loadfile",
+            "--no-loadscope-reorder",
+            "--durations=25",
+        ],
+    ),
 )
 
 

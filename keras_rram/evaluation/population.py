@@ -230,6 +230,7 @@ def evaluate_rates(
         try:
             for run in runs:
                 run.finish(opened, records, bar)
+            records.finish()
         except KeyboardInterrupt:
             interrupted = True
             log.warning("Interrupted: the results hold the chips that were finished.")

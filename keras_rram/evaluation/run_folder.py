@@ -7,14 +7,15 @@
                      "seed": ..., "engine": ..., "quantization": ..., "repair": ...,
                      "access_tier": "A", "stop": ...},
      "fault_free": {<the fields of ChipResult>}, "fault_free_repaired": null or the same,
+     "lines": <of `chips.jsonl`, once the run was done; without it, it never was>,
      "digest": "<SHA-256 of the rest>"}
 
 The fault model is its text (`keras_rram.faults.text`) but for the rate, which each chip's line has.
 
 `chips.jsonl` holds the lines of `ChipResult`, in the order of evaluation: rate by rate, chip by
 chip. Where a stop rule shows a chip more images, a later line of the chip replaces the earlier one.
-Both files depend on the fingerprint alone, and not on when, where or in how many parts a run was
-carried out.
+Both files depend on the fingerprint and the chips alone, and not on when, where or in how many
+parts a run was carried out.
 
 While a process writes a run it holds `chips.jsonl.lock`, which may stay.
 """
@@ -63,6 +64,7 @@ class Records:
         self._file: BinaryIO | None = None
         self._lock: filelock.BaseFileLock | None = None
         self._whole = 0
+        self._lines = 0
         if self.folder is None:
             if resume:
                 raise ValueError("expected `out`, the folder to resume. Received: out=None")
@@ -83,6 +85,7 @@ class Records:
             return
         for line, chip in _lines(path, self._is_sealed):
             self._whole += len(line)
+            self._lines += 1
             self._keep(chip)
         if self._latest and self.header is None:
             raise ValueError(f"'{path}' has no '{_RUN}' beside it that says what was evaluated.")
@@ -204,6 +207,27 @@ class Records:
         self._keep(chip)
         if self._file is not None:
             self._file.write(chip.to_line().encode() + b"\n")
+            self._lines += 1
+
+    def finish(self) -> None:
+        """Writes how many lines a run has that is done, so that a reader misses those that go.
+
+        Runs of earlier versions stay without: with this version their lines would need digests.
+        """
+        if self.folder is None or not self._is_sealed or self._begun.get("lines") == self._lines:
+            return
+        self.header = self._begun | {"lines": self._lines}
+        RUN.write(self.folder / _RUN, self.header, indent=1)
+
+    def check_lines(self) -> None:
+        """Raises ValueError if lines of a run that was done are gone."""
+        lines = self._begun.get("lines") or 0
+        if self._lines < lines:
+            raise ValueError(
+                f"'{self.folder}' was done with {lines} lines in '{_CHIPS}', of which "
+                f"{self._lines} are left. Resume the run (--resume): the chips of the others are "
+                "evaluated anew."
+            )
 
     def chips(self, rate: float) -> dict[int, ChipResult]:
         """Returns the latest record of each chip at a fault rate, by index."""
@@ -309,7 +333,7 @@ def merge_runs(
             f"'{first.folder}' was ended by a stop rule, which chose its number of chips: "
             "such runs cannot be merged. Evaluate all chips in one run."
         )
-    header = first.header or {}
+    header = {key: value for key, value in (first.header or {}).items() if key != "lines"}
     for part in others:
         part.check(header["fingerprint"])
     for part in parts:
@@ -327,6 +351,7 @@ def merge_runs(
         records.begin(header)
         for rate, index in sorted(joined, key=lambda key: (order.index(key[0]), key[1])):
             records.add(joined[rate, index])
+        records.finish()
     return load_run(out)
 
 
@@ -334,11 +359,12 @@ def read_run(folder: str | os.PathLike) -> Records:
     """Reads the folder of a run.
 
     Raises:
-        ValueError: if it holds none.
+        ValueError: if it holds none, or one that was done and has lost lines.
     """
     if not (pathlib.Path(folder) / _RUN).is_file():
         raise ValueError(f"'{folder}' holds no run: it has no '{_RUN}'.")
     records = Records(folder, resume=True)
+    records.check_lines()
     if not records.rates:
         raise ValueError(f"'{folder}' holds a run of no chip yet: resume it (--resume) first.")
     return records

@@ -32,11 +32,17 @@ refused by name. A version is raised when a key changes its meaning or is droppe
 added. A version that is read is read by the next minor version of the package too.
 
 What no digest covers: maps of other origin (`.csv`, `.png`, `.npz` without a record) and data sets
-of one's own, of which the checksums of ZIP and PNG are checked, and for CSV nothing can be;
-figures, tables and `results.json`, which no tool reads; `.keras` files, of which every member's
-checksum is checked. A `.tflite` file is covered by the `sha256` of its sidecar. That lines at the
-end of a JSON-lines file are gone is not seen: a run that was stopped looks the same, and its
-number of chips is in every table.
+of one's own, of which the checksums of ZIP and PNG are checked. In a map in `.csv`, and in any file
+that was changed before it came here, a number that became another one is not seen: keep such files
+with a checksum of your own (`sha256sum`), or import them once (`tools.program_chips`,
+`save_tiles`), whose `.npz` has a digest. Figures, tables and `results.json` have none, and no tool
+reads them; of `.keras` files every member's checksum is checked. A `.tflite` file is covered by the
+`sha256` of its sidecar.
+
+A run that was done has the number of its lines in its header: one that lost lines at its end is
+refused until it is resumed, which evaluates their chips anew. A run that was stopped has no such
+number, and says in every table how many chips it has. Of `index.jsonl` lines at the end may be
+gone: their chips' files are written anew where the export is resumed, the same bytes.
 
 `.npz` files are read strictly: every byte belongs to a member, members have no comments, each
 one's checksum is verified, arrays are numbers or texts and as large as they say.
@@ -112,6 +118,7 @@ def _type(hint: Any) -> str:
         return f"`{hint.__name__}`"
     words = {
         str: "text",
+        bool: "true or false",
         int: "integer",
         float: "number",
         type(None): "null",

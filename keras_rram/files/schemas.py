@@ -70,6 +70,7 @@ class RunHeader(Struct, kw_only=True):
     fingerprint: Fingerprint
     fault_free: ChipLine
     fault_free_repaired: ChipLine | None
+    lines: Count | None = None
 
 
 class Verified(Struct, kw_only=True):
@@ -199,6 +200,40 @@ class Panel(Struct, kw_only=True):
     populations: dict[str, Plain]
 
 
+class BenchmarkFigures(Struct, kw_only=True):
+    """What is on the page of the benchmark; the record has the other figures of a run too."""
+
+    fault_free: Share
+    mean: Share
+    low: Share
+    high: Share
+    sd: Annotated[float, Meta(ge=0)]
+    worst: Share
+
+
+class Benchmark(Struct, kw_only=True):
+    """A model's score on a task of the benchmark: on which chips, and where it comes from."""
+
+    task: str
+    method: str
+    access_tier: Literal["A", "B", "C"]
+    repair: str
+    faults: str
+    chips: Some
+    images: Some
+    seed: Word
+    population_sha256: Sha256
+    on_reference_network: bool
+    model: Sha256
+    parameters: Count
+    faulty_weights: Count
+    backend: str
+    figures: BenchmarkFigures
+    command: str | None = None
+    commit: str | None = None
+    training: Plain | None = None
+
+
 class Tiles(Struct, kw_only=True):
     """A map of tiles that was saved here; the tiles are arrays beside it."""
 
@@ -291,6 +326,15 @@ PANEL = Kind(
     "keras_rram.study/2",
     ("keras_rram.study/1",),
 )
+BENCHMARK = Kind(
+    "the record of an entry of the benchmark",
+    "`TASK/METHOD.json` in the folder of `tools.reproduce --benchmark`, and in `docs/benchmark/`",
+    Benchmark,
+    "Score the model again.",
+    "schema",
+    "keras_rram.benchmark/2",
+    ("keras_rram.benchmark/1",),
+)
 KINDS = (
     RUN,
     CHIP_LINE,
@@ -302,4 +346,5 @@ KINDS = (
     CHECKPOINT,
     TRAINING,
     PANEL,
+    BENCHMARK,
 )

@@ -7,7 +7,6 @@ knows nothing of a chip, B has unlabelled images of it, C its map or labels.
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -22,11 +21,9 @@ from keras_rram.chips.chip import Chip
 from keras_rram.evaluation.population import evaluate_population
 from keras_rram.faults import FaultModel, spec
 from keras_rram.faults.text import parse
-from keras_rram.files import written_whole
+from keras_rram.files.schemas import BENCHMARK
 from keras_rram.layers import faulty_layers
 from keras_rram.repair import Repair
-
-SCHEMA = "keras_rram.benchmark/1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +172,7 @@ def score(
     if result.interrupted:
         raise KeyboardInterrupt
     faulty, reference = _kernel_shapes(model), _kernel_shapes(task.reference())
-    record = {
-        "schema": SCHEMA,
+    content = {
         "task": task.name,
         "method": method,
         "access_tier": result.access_tier,
@@ -195,9 +191,8 @@ def score(
         "figures": result.summary(),
     }
     if folder is not None:
-        with written_whole(folder / f"{slug}.json") as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
-    return record
+        BENCHMARK.write(folder / f"{slug}.json", content, indent=1)
+    return BENCHMARK.sealed(content)
 
 
 def _kernel_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:

@@ -1,12 +1,12 @@
 """The page of the benchmark, from its records."""
 
-import json
 import os
 import pathlib
 from typing import Any
 
 from keras_rram.files import written_whole
-from keras_rram.study.benchmark import SCHEMA, TASKS, Task, population_sha256
+from keras_rram.files.schemas import BENCHMARK
+from keras_rram.study.benchmark import TASKS, Task, population_sha256
 from keras_rram.study.markdown import percent, table, with_range
 
 _INTRODUCTION = """# A benchmark of methods against faults
@@ -45,14 +45,13 @@ def publish_benchmark(runs: str | os.PathLike[str], docs: str | os.PathLike[str]
         The page's path.
 
     Raises:
-        ValueError: if there is no record, or one of another schema.
+        ValueError: if there is no record, or one that is damaged or of another version.
     """
     docs = pathlib.Path(docs)
     for record in _read(pathlib.Path(runs)):
         folder = docs / "benchmark" / record["task"]
         folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder / record.pop("file")) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
+        BENCHMARK.write(folder / record.pop("file"), record, indent=1)
     records = _read(docs / "benchmark")
     if not records:
         raise ValueError(
@@ -73,12 +72,7 @@ def publish_benchmark(runs: str | os.PathLike[str], docs: str | os.PathLike[str]
 def _read(folder: pathlib.Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*/*.json")):
-        record = json.loads(path.read_text())
-        if record.get("schema") != SCHEMA:
-            raise ValueError(
-                f"expected the schema {SCHEMA!r}. Received: {record.get('schema')!r} in '{path}'"
-            )
-        found.append(record | {"file": path.name})
+        found.append(BENCHMARK.read(path) | {"file": path.name})
     return found
 
 

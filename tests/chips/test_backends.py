@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import pytest
 
 from keras_rram import Chip, StuckAtZero
 from tests.helpers import tiny_images, tiny_model
-from tests.run_tools import ROOT
+from tests.run_tools import ROOT, on_backend
 
 OTHERS = [name for name in ("jax", "torch") if name != keras.backend.backend()]
 TESTS = [
@@ -37,10 +36,6 @@ def require(backend):
         pytest.skip(f"{backend} is not installed")
 
 
-def environment(backend):
-    return {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": ""}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_the_core_tests_pass(backend):
@@ -51,7 +46,7 @@ def test_the_core_tests_pass(backend):
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *paths],
         cwd=ROOT,
-        env=environment(backend),
+        env=on_backend(backend),
         capture_output=True,
         text=True,
         check=False,
@@ -85,7 +80,7 @@ def test_the_same_chip_gives_the_same_accuracy(backend, tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path / "model.keras")],
         cwd=ROOT,
-        env=environment(backend),
+        env=on_backend(backend),
         capture_output=True,
         text=True,
         check=True,

@@ -15,6 +15,7 @@ from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.fingerprint import text_at_rate, text_without_rate
 from keras_rram.evaluation.run_folder import Records, run_header
 from keras_rram.faults import LognormalVariation, StuckCells, at_rate, parse
+from keras_rram.files.schemas import RUN
 from keras_rram.layers import DropConnectDense
 from tests.classifiers import classifier, digits, right_answers, training_digits
 
@@ -42,6 +43,7 @@ def write_golden(folder):
         records.begin(run_header("mini", FINGERPRINT, HEALTHY, REPAIRED))
         for chip in golden_chips():
             records.add(chip)
+        records.finish()
 
 
 def test_the_files_are_written_as_ever(tmp_path):
@@ -98,6 +100,8 @@ def test_a_run_of_the_version_before_is_read_and_goes_on(tmp_path):
     with contextlib.closing(Records(tmp_path, resume=True)) as records:
         records.open()
         records.add(ChipResult.from_answers(2, 0.1, 0.1, HEALTHY))
+        records.finish()
+    assert (tmp_path / "run.json").read_bytes() == (BEFORE / "run.json").read_bytes()
     low, _ = load_run(tmp_path)
     assert len(low.chips) == 3
     path = tmp_path / "chips.jsonl"
@@ -124,8 +128,37 @@ def test_what_follows_the_last_line_is_its_newline(tmp_path, change):
     path.write_bytes(whole[:-1] + change)
     with pytest.raises(ValueError, match="line 4, is damaged"):
         load_run(tmp_path)
-    path.write_bytes(whole[:-1])
-    assert [len(result.chips) for result in load_run(tmp_path)] == [2, 1]
+
+
+def test_a_run_that_was_done_misses_lines_that_are_gone(tmp_path):
+    write_golden(tmp_path / "run")
+    path, header = tmp_path / "run" / "chips.jsonl", tmp_path / "run" / "run.json"
+    whole, done = path.read_bytes(), header.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert json.loads(done)["lines"] == len(lines) == 4
+    for cut in (whole[:-1], b"".join(lines[:3]), b"".join(lines[:1]), b""):
+        path.write_bytes(cut)
+        left = max(0, cut.count(b"\n"))
+        for read in (load_run, lambda run: merge_runs([run, GOLDEN], tmp_path / "both")):
+            with pytest.raises(ValueError, match=f"done with 4 lines .* of which {left} are left"):
+                read(tmp_path / "run")
+    assert not (tmp_path / "both").exists()
+    # Resumed, it is what it was; and it may be stopped while it goes on to more chips.
+    with contextlib.closing(Records(tmp_path / "run", resume=True)) as records:
+        records.open()
+        for chip in golden_chips():
+            records.add(chip)
+        records.finish()
+    assert (path.read_bytes(), header.read_bytes()) == (whole, done)
+    with contextlib.closing(Records(tmp_path / "run", resume=True)) as records:
+        records.open()
+        records.add(ChipResult.from_answers(2, 0.3, 0.3, HEALTHY))
+    assert [len(result.chips) for result in load_run(tmp_path / "run")] == [2, 3]
+    # Before it was done for the first time, fewer lines are a run that was stopped.
+    stopped = {key: value for key, value in json.loads(done).items() if key != "lines"}
+    RUN.write(header, stopped)
+    path.write_bytes(lines[0])
+    assert [len(result.chips) for result in load_run(tmp_path / "run")] == [1]
 
 
 def test_a_folder_is_written_by_one_at_a_time(tmp_path):

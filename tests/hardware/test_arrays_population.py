@@ -14,7 +14,7 @@ from keras_rram.hardware.arrays import Analog, to_analog
 from keras_rram.noise.injection import read_noise
 from tests.classifiers import classifier, right_answers
 from tests.helpers import to_numpy
-from tests.run_tools import run_tool
+from tests.run_tools import run_here
 
 ARRAY = Analog(adc_bits=4, tile_rows=8)
 
@@ -120,7 +120,7 @@ def test_the_tool_evaluates_on_arrays_and_says_so(tmp_path):
     classifier().save(path)
     flags = [f"--model={path}", "--data=digits", "--normalize=mnist", "--images=60", "--chips=2"]
     flags.append("--array=adc_bits=3,tile_rows=16")
-    run_tool("evaluate", *flags, "--calibration_images=50", f"--out={tmp_path / 'run'}")
+    run_here("evaluate", *flags, "--calibration_images=50", f"--out={tmp_path / 'run'}")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["array"] == {
         "adc_bits": 3,
@@ -135,6 +135,6 @@ def test_the_tool_evaluates_on_arrays_and_says_so(tmp_path):
     for record, chip in zip(found, chips.population(StuckAtZero(0.1), 2), strict=True):
         assert record["correct"] == right_answers(analog, chip, images, labels).sum()
     for flag in ("--array=adc_bits=x", "--engine=litert"):
-        failed = run_tool("evaluate", *flags, flag, f"--out={tmp_path / 'bad'}", code=1)
+        failed = run_here("evaluate", *flags, flag, f"--out={tmp_path / 'bad'}", code=1)
         assert "error: --array" in failed
     assert not (tmp_path / "bad").exists()

@@ -86,6 +86,20 @@ def test_an_entry_has_the_same_digits_twice_and_a_row(task, digits, tmp_path):
     assert json.loads(kept.read_text()) == json.loads(json.dumps(first))
     # From what is published alone: the same page.
     assert publish_benchmark(tmp_path / "none", tmp_path / "docs").read_text() == page
+    # What is published of the version before is read; what was changed since is refused.
+    digest, schema = first["digest"], first["schema"]
+    before = {**first, "schema": "keras_rram.benchmark/1"}
+    kept.write_text(json.dumps({key: value for key, value in before.items() if key != "digest"}))
+    assert publish_benchmark(tmp_path / "none", tmp_path / "docs").read_text() == page
+    for changed in (
+        {**first, "chips": 4},
+        {**first, "access_tier": "D", "digest": digest},
+        {**first, "schema": schema.replace("/2", "/3")},
+        {"schema": schema, "digest": digest},
+    ):
+        kept.write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match="my_method.json' is .*Score the model again"):
+            publish_benchmark(tmp_path / "none", tmp_path / "docs")
 
 
 def test_refuses_other_images_and_nameless_methods(task, digits):

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.run_tools import run_tool
+from tests.run_tools import run_here
 from tools.benchmarks.timing import in_turn, ratio
 
 
@@ -17,7 +17,7 @@ def test_ratio_is_the_median_of_the_rounds():
 
 @pytest.mark.slow
 def test_the_suite_of_layers_prints_its_figures():
-    output = run_tool("benchmark", "--suite=layers", "--quick")
-    for name in ("dropconnect_step_ratio_mini", "dropconnect_step_ratio_resnet20"):
+    output = run_here("benchmark", "--suite=layers", "--quick")
+    for name in ("dropconnect_step_ratio_mini", "fixed_step_ratio_mini"):
         assert f"{name}: " in output
-    run_tool("benchmark", "--suite=nothing", code=1)
+    run_here("benchmark", "--suite=nothing", code=1)

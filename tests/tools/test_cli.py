@@ -9,7 +9,7 @@ import tqdm
 from absl import flags
 
 from keras_rram.files import one_writer
-from tests.run_tools import ROOT, run_main, run_tool
+from tests.run_tools import ROOT, run_here, run_main, run_tool
 from tools import COMMANDS, cli, inputs
 
 
@@ -104,8 +104,8 @@ def test_every_tool_documents_its_command_line():
 
 
 def test_help_is_short_and_in_sections():
-    for flag in ("-h", "--help"):
-        text = run_tool("evaluate", flag)
+    texts = [run_tool("evaluate", flag) for flag in ("-h", "--help")]
+    for text in texts:
         assert text.startswith("Evaluates a trained model on a population of faulty chips.\n")
         sections = re.findall(r"^(\w+):$", text, re.MULTILINE)
         assert sections == ["flags", "model", "data", "faults", "chips", "repair"]
@@ -115,8 +115,8 @@ def test_help_is_short_and_in_sections():
         assert "\n  --seed: Seed of the population of chips. [0]\n" in text
         assert text.index("\nflags:") < text.index("  --engine:") < text.index("\nmodel:")
         assert text.index("\ndata:") < text.index("  --data_dir:") < text.index("\nfaults:")
-    assert "  row_faults: rate, tile=128x128" in run_tool("evaluate", "--help_faults")
-    assert "  batch_norm (tier B): images=512" in run_tool("evaluate", "--help_repairs")
+    assert "  row_faults: rate, tile=128x128" in run_here("evaluate", "--help_faults")
+    assert "  batch_norm (tier B): images=512" in run_here("evaluate", "--help_repairs")
 
 
 def test_the_command_lists_the_tools_and_hints_at_a_name():

@@ -26,7 +26,7 @@ from keras_rram import (
 from keras_rram.chips import chip as chips
 from keras_rram.evaluation import load_run, paired_difference
 from tests.classifiers import classifier, right_answers
-from tests.run_tools import ROOT, load_tool, run_in_turn, run_tool
+from tests.run_tools import ROOT, load_tool, run_here, run_in_turn, run_tool
 
 DATA = ("--data=digits", "--normalize=mnist")
 FIGURES = {"accuracy.png", "chips.png", "yield.png", "convergence.png"}
@@ -44,7 +44,7 @@ def saved(tmp_path_factory):
 
 def evaluate(model, *arguments, code=0):
     common = [f"--model={model}", *DATA, "--images=200"]
-    return run_tool("evaluate", *common, *arguments, code=code)
+    return run_here("evaluate", *common, *arguments, code=code)
 
 
 @pytest.mark.slow

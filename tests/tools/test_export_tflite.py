@@ -8,7 +8,7 @@ from keras_rram import Chip, StuckAtZero
 from keras_rram.export import PatchableModel
 from keras_rram.faults import parse
 from keras_rram.models import mini_mobilenet
-from tests.run_tools import run_main, run_tool
+from tests.run_tools import run_here, run_main
 
 DATA = ("--data=digits", "--normalize=mnist")
 STUCK = np.zeros((1, 1, 32, 192))
@@ -31,7 +31,7 @@ def test_writes_chips_and_resumes(model_path, tmp_path, capsys):
     common += ["--quantization=float32", f"--out={tmp_path}/o"]
     run_main("export_tflite", *common, "--chips=2")
     assert "2 files written and verified" in capsys.readouterr().out
-    output = run_tool("export_tflite", *common, "--chips=3", "--resume")
+    output = run_here("export_tflite", *common, "--chips=3", "--resume")
     assert "1 files written and verified, 2 kept" in output
     sidecar = json.loads((tmp_path / "o" / "chip_0_00002.tflite.json").read_text())
     assert sidecar["chip"]["index"] == 2

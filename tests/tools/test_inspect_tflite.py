@@ -8,7 +8,7 @@ from keras_rram.export.sidecar import repair_record
 from keras_rram.files import array_sha256
 from keras_rram.repair import BatchNormRecalibration
 from tests import export_models
-from tests.run_tools import ROOT, load_tool, run_tool
+from tests.run_tools import ROOT, load_tool, run_here
 
 
 @pytest.fixture(scope="module")
@@ -139,5 +139,5 @@ def test_bad_input_is_a_clear_error(exported, tmp_path):
 
 def test_a_truncated_file_ends_the_tool_with_one_line(exported, tmp_path):
     (tmp_path / "cut.tflite").write_bytes((exported / "chip.tflite").read_bytes()[:5000])
-    output = run_tool("inspect_tflite", tmp_path / "cut.tflite", code=1)
+    output = run_here("inspect_tflite", tmp_path / "cut.tflite", code=1)
     assert output.startswith("error: ") and len(output.splitlines()) == 1

@@ -22,7 +22,7 @@ from keras_rram.training.loop import train
 from keras_rram.training.on_chips import ChipValidation
 from keras_rram.training.recipes import Recipe
 from keras_rram.training.schedule import DropRateSchedule
-from tests.run_tools import ROOT
+from tests.run_tools import QUICK_COMPILING, ROOT, on_backend
 
 RECIPE = Recipe(
     "sgd", 0.05, batch_size=16, epochs=4, momentum=0.9, schedule="cosine", weight_decay=1e-3
@@ -309,13 +309,12 @@ _COMPARE_DATA_PARALLEL = """
 """
 
 
-def _run_process(*parts, **environment):
-    root = ROOT
+def _run_process(backend, *parts, **environment):
     code = "\n".join(textwrap.dedent(part) for part in parts)
     process = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=root,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **environment},
+        cwd=ROOT,
+        env=on_backend(backend, **environment),
         capture_output=True,
         text=True,
         timeout=240,
@@ -325,16 +324,16 @@ def _run_process(*parts, **environment):
 
 @pytest.mark.slow
 def test_two_tensorflow_replicas_train_as_one_device():
-    _run_process(_MIRRORED, _SETUP, _COMPARE_MIRRORED, KERAS_BACKEND="tensorflow")
+    _run_process("tensorflow", _MIRRORED, _SETUP, _COMPARE_MIRRORED)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_two_jax_devices_train_as_one():
     _run_process(
+        "jax",
         _SETUP,
         _COMPARE_DATA_PARALLEL,
-        KERAS_BACKEND="jax",
         JAX_PLATFORMS="cpu",
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        XLA_FLAGS=f"{QUICK_COMPILING} --xla_force_host_platform_device_count=2",
     )

@@ -1,7 +1,6 @@
 import contextlib
 import importlib.util
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from keras_rram.chips import chip as chips
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.protocol import Task, achieved_rate
 from tests.classifiers import classifier, digits, right_answers
-from tests.run_tools import ROOT
+from tests.run_tools import ROOT, on_backend
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +169,7 @@ def test_every_backend_gives_the_same_answers(backend, engine):
     result = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": ""},
+        env=on_backend(backend),
         capture_output=True,
         text=True,
         check=False,
