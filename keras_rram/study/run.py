@@ -176,7 +176,7 @@ def _run(
             repair=BatchNormRecalibration(images) if is_repaired else None,
             out=str(folder / name),
             resume=True,
-            jobs=1 if is_repaired else jobs,
+            jobs=jobs,
         )
         if found[name].interrupted:
             raise KeyboardInterrupt
