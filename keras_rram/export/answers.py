@@ -46,7 +46,8 @@ def checked_labels(model: keras.Model, labels: Any, count: int, name: str = "lab
         return None
     labels, shape = np.asarray(labels), getattr(model, "output_shape", None) or ()
     kind = kind_of(model, labels)
-    if len(labels) != count:
+    is_sequence = len(shape) > 2 and labels.shape[1:] == shape[1:-1]
+    if (kind != "class" or is_sequence) and len(labels) != count:
         raise ValueError(
             f"`{name}` must be {count}, one for each image. Received: shape {labels.shape}"
         )
@@ -59,7 +60,7 @@ def checked_labels(model: keras.Model, labels: Any, count: int, name: str = "lab
             f"`{name}` of a model that ends in a sigmoid must be 0 and 1, of shape "
             f"{('n', *shape[1:])}. Received: shape {labels.shape}, {labels.min()} to {labels.max()}"
         )
-    if isinstance(shape, tuple) and len(shape) > 2 and labels.shape[1:] == shape[1:-1]:
+    if is_sequence:
         return labels
     labels = check_labels(labels, count, name)
     check_classes(model, labels, name)
