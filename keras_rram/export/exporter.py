@@ -14,6 +14,7 @@ from keras_rram.chips.chip import Chip, check_chip, program
 from keras_rram.data import check_classes, check_images, check_labels
 from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import check_calibration, convert
+from keras_rram.export.converters import Converter, converter_name
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernels import chip_gains, kernels_of, scaled, weights_sha256
 from keras_rram.export.micro import MicroReport, run_micro
@@ -54,6 +55,7 @@ def export_tflite(
     data: str | None = None,
     command: str | None = None,
     commit: str | None = None,
+    converter: Converter | str = "tensorflow",
 ) -> ExportReport:
     """Writes a model as a TFLite file, fault-free or for one chip, and verifies it.
 
@@ -88,6 +90,7 @@ def export_tflite(
         data: name of the dataset, for the sidecar.
         command: command line, for the sidecar.
         commit: version of the code, for the sidecar.
+        converter: see `convert`.
 
     Returns:
         What was written.
@@ -121,6 +124,7 @@ def export_tflite(
         data=data,
         command=command,
         commit=commit,
+        converter=converter,
     )
     return exporter.write(path, chip)
 
@@ -144,6 +148,7 @@ class Exporter:
         data: see there.
         command: see there.
         commit: see there.
+        converter: see there.
         tflite: the fault-free file, if it was converted before.
 
     Attributes:
@@ -170,6 +175,7 @@ class Exporter:
         data: str | None = None,
         command: str | None = None,
         commit: str | None = None,
+        converter: Converter | str = "tensorflow",
         tflite: bytes | None = None,
     ):
         check_weights(model)
@@ -198,17 +204,16 @@ class Exporter:
         for name, (_, classes) in self._also_on.items():
             check_classes(model, classes, name)
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
-        self._calibration, self._batch_size = calibration, batch_size
+        self._calibration, self._how = calibration, (batch_size, converter)
         gains = chip_gains(chips, model)
         if tflite is None and calibrated_on and repair is not None:
-            tflite = quantize_on_repaired(
-                model, calibration, calibrated_on, repair, gains, quantization, batch_size
-            )
+            how = (quantization, batch_size, converter)
+            tflite = quantize_on_repaired(model, calibration, calibrated_on, repair, gains, *how)
         self._repairable: RepairableModel | None = None
         with self._on_chip(None, {}):
             self.patchable = (
                 PatchableModel.convert(
-                    model, quantization, calibration, batch_size, chips, calibrated_on
+                    model, quantization, calibration, batch_size, chips, calibrated_on, converter
                 )
                 if tflite is None
                 else PatchableModel(model, tflite, gains)
@@ -230,6 +235,7 @@ class Exporter:
             commit=commit,
             repair=None if repair is None else repair_record(repair),
             unrolled=tuple(unrolled_layers(model)),
+            converter=converter_name(converter),
         )
         self._weights = sum(kernel.values.size for kernel in kernels_of(model).values())
 
@@ -302,8 +308,7 @@ class Exporter:
             f"The chip's model is converted anew, since its file cannot be patched: {reason}",
             stacklevel=4,
         )
-        tflite = convert(self._model, self.source.quantization, self._calibration, self._batch_size)
-        return tflite, False
+        return self._convert(self.source.quantization), False
 
     def _verify(
         self,
@@ -338,9 +343,12 @@ class Exporter:
         report.check()
         return report
 
+    def _convert(self, quantization: str) -> bytes:
+        return convert(self._model, quantization, self._calibration, *self._how)
+
     def _range_change(self) -> RangeChange:
         with program(self._model, scaled(self._model, self.patchable.gains)):
-            fault_free = convert(self._model, "int8", self._calibration, self._batch_size)
+            fault_free = self._convert("int8")
         return range_change(fault_free, self.patchable.tflite)
 
     def _fault_rate(self, faults: Mapping[str, Fault]) -> float:
