@@ -62,6 +62,12 @@ flags.DEFINE_enum(
     ["int8", "float32", "float16", "dynamic", "int16x8"],
     "Numbers in the file.",
 )
+flags.DEFINE_enum(
+    "converter",
+    "tensorflow",
+    ["tensorflow", "litert"],
+    "What makes the file; litert: int8 by litert-quantizer (extra `litert`).",
+)
 inputs.define_data(images=500, calibration=300)
 fault_flags.define(otherwise="no chips")
 fault_flags.define_chips(1)
@@ -108,6 +114,7 @@ def main(argv: Sequence[str]) -> None:
         "labels": labels,
         "calibration_chips": calibration_chips,
         "repair": repair_flags.given(dataset),
+        "converter": FLAGS.converter,
         "also_on": {name: data.load(name).arrays("test") for name in FLAGS.also_on},
     }
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)

@@ -74,7 +74,9 @@ def _execute(notebook: Any) -> None:
             place = {"metadata": {"path": str(pathlib.Path(folder))}}
             # Between two processes of one machine: no port is opened.
             held_in = Config({"KernelManager": {"transport": "ipc"}})
-            NotebookClient(notebook, timeout=None, resources=place, config=held_in).execute()
+            # A kernel imports for long where the cores are busy.
+            options = {"timeout": None, "startup_timeout": 600}
+            NotebookClient(notebook, resources=place, config=held_in, **options).execute()
     except CellExecutionError as error:
         print(error, file=sys.stderr)
         raise ValueError("a guide ended with the error above.") from None

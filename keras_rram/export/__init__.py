@@ -3,6 +3,7 @@
 from keras_rram.export.c_source import CArray, c_array
 from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import QUANTIZATIONS, convert
+from keras_rram.export.converters import CONVERTERS, Converter
 from keras_rram.export.cross_check import CrossCheck, against_conversion
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.exporter import Exporter, export_tflite
@@ -18,8 +19,10 @@ from keras_rram.export.tf_keras_twin import tf_keras_twin
 from keras_rram.export.verify import Thresholds, Verification, compare
 
 __all__ = [
+    "CONVERTERS",
     "QUANTIZATIONS",
     "CArray",
+    "Converter",
     "CrossCheck",
     "ExportError",
     "ExportReport",

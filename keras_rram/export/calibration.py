@@ -114,14 +114,14 @@ def quantize_int8(
                     packed,
                     input_data_type=tf.int8,
                     output_data_type=tf.int8,
-                    denylisted_nodes=_islands(float_file),
+                    denylisted_nodes=island_names(float_file),
                 )
             )
         except (RuntimeError, AttributeError, TypeError) as error:
             raise ExportError(f"int8 quantization failed: {error} {messages()[:300]}") from error
 
 
-def _islands(float_file: bytes | bytearray) -> set[str]:
+def island_names(float_file: bytes | bytearray) -> set[str]:
     """Returns the names of what an int8 file computes in floats, see `ImageNormalization`."""
     graph = parse(float_file)
     names = (graph.tensors[number].name for op in graph.operators for number in op.outputs)

@@ -1,15 +1,12 @@
 """A Keras model as the bytes of a TFLite file."""
 
-import tempfile
-from typing import Any
-
 import keras
 import numpy as np
 
 from keras_rram.data import check_images
-from keras_rram.export.calibration import quantize_int8
+from keras_rram.export.converters import Converter, find_converter
 from keras_rram.export.errors import ExportError
-from keras_rram.export.image_statistics import has_image_statistics, image_statistics
+from keras_rram.export.image_statistics import image_statistics
 from keras_rram.export.prepare import prepared
 from keras_rram.layers import faulty_layers
 from keras_rram.layers.convert import bake
@@ -28,6 +25,7 @@ def convert(
     quantization: str = "int8",
     calibration: np.ndarray | None = None,
     batch_size: int | None = None,
+    converter: Converter | str = "tensorflow",
 ) -> bytes:
     """Converts a Keras model, with the chip that is programmed in it, to TFLite.
 
@@ -45,6 +43,8 @@ def convert(
             `CALIBRATION_IMAGES`. Needed for int8 and int16x8, and refused otherwise.
         batch_size: fixed batch size of the file; None leaves it open (the file says 1, and an
             interpreter can resize it).
+        converter: what makes the file, of `converters.CONVERTERS` or one of your own: "tensorflow";
+            or "litert", whose int8 files are made by `litert-quantizer`.
 
     Returns:
         The bytes of the `.tflite` file.
@@ -61,6 +61,7 @@ def convert(
     ```
     """
     _check_model(model)
+    made_by = find_converter(converter)
     images = check_calibration(model, quantization, calibration)
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(
@@ -68,46 +69,17 @@ def convert(
         )
     plain = prepared(bake(model) if faulty_layers(model) else model)
     plain = image_statistics(plain, images)
-    shape = (batch_size, *plain.inputs[0].shape[1:])
-    signature = [keras.InputSpec(shape=shape, dtype=plain.inputs[0].dtype)]
-    # Only what starts from a file of floats can leave a part of it in floats.
-    has_islands = quantization == "int8" and has_image_statistics(plain)
-    first = "float32" if has_islands else quantization
-    with tempfile.TemporaryDirectory(prefix="keras_rram_") as folder, quiet() as messages:
+    with quiet() as messages:
         try:
-            plain.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
-            file = bytes(make_converter(folder, first, images).convert())
-        # The converter raises bare `Exception`s of many classes for what it cannot translate.
+            return made_by.convert(plain, quantization, images, batch_size)
+        except ExportError:
+            raise
+        # The converters raise bare `Exception`s of many classes for what they cannot translate.
         except Exception as error:
             raise ExportError(
                 f"Model '{model.name}' could not be converted to {quantization} TFLite: "
                 f"{_reason(error, messages())}"
             ) from error
-    if not has_islands or images is None:
-        return file
-    return quantize_int8(file, images)
-
-
-def make_converter(folder: str, quantization: str, calibration: np.ndarray | None) -> Any:
-    """Returns the TensorFlow converter of a SavedModel with the options of a quantization."""
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    if quantization == "float32":
-        return converter
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    elif quantization == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-    elif quantization == "int16x8":
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        ]
-    if calibration is not None:
-        converter.representative_dataset = lambda: ([image[None]] for image in calibration)
-    return converter
 
 
 def check_calibration(

@@ -15,6 +15,7 @@ from keras_rram.data import check_images
 from keras_rram.export.answers import checked_labels, kind_of
 from keras_rram.export.calibration import RangeChange, range_change
 from keras_rram.export.convert import check_calibration, convert
+from keras_rram.export.converters import Converter, converter_name
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernels import chip_gains, kernels_of, scaled, weights_sha256
 from keras_rram.export.micro import MicroReport, run_micro
@@ -55,6 +56,7 @@ def export_tflite(
     data: str | None = None,
     command: str | None = None,
     commit: str | None = None,
+    converter: Converter | str = "tensorflow",
 ) -> ExportReport:
     """Writes a model as a TFLite file, fault-free or for one chip, and verifies it.
 
@@ -90,6 +92,7 @@ def export_tflite(
         data: name of the dataset, for the sidecar.
         command: command line, for the sidecar.
         commit: version of the code, for the sidecar.
+        converter: see `convert`.
 
     Returns:
         What was written.
@@ -123,6 +126,7 @@ def export_tflite(
         data=data,
         command=command,
         commit=commit,
+        converter=converter,
     )
     return exporter.write(path, chip)
 
@@ -146,6 +150,7 @@ class Exporter:
         data: see there.
         command: see there.
         commit: see there.
+        converter: see there.
         tflite: the fault-free file, if it was converted before.
 
     Attributes:
@@ -172,6 +177,7 @@ class Exporter:
         data: str | None = None,
         command: str | None = None,
         commit: str | None = None,
+        converter: Converter | str = "tensorflow",
         tflite: bytes | None = None,
     ):
         check_weights(model)
@@ -201,17 +207,16 @@ class Exporter:
             for name, (others, classes) in (also_on or {}).items()
         }
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
-        self._calibration, self._batch_size = calibration, batch_size
+        self._calibration, self._how = calibration, (batch_size, converter)
         gains = chip_gains(chips, model)
         if tflite is None and calibrated_on and repair is not None:
-            tflite = quantize_on_repaired(
-                model, calibration, calibrated_on, repair, gains, quantization, batch_size
-            )
+            how = (quantization, batch_size, converter)
+            tflite = quantize_on_repaired(model, calibration, calibrated_on, repair, gains, *how)
         self._repairable: RepairableModel | None = None
         with self._on_chip(None, {}):
             self.patchable = (
                 PatchableModel.convert(
-                    model, quantization, calibration, batch_size, chips, calibrated_on
+                    model, quantization, calibration, batch_size, chips, calibrated_on, converter
                 )
                 if tflite is None
                 else PatchableModel(model, tflite, gains)
@@ -233,6 +238,7 @@ class Exporter:
             commit=commit,
             repair=None if repair is None else repair_record(repair),
             unrolled=tuple(unrolled_layers(model)),
+            converter=converter_name(converter),
         )
         self._weights = sum(kernel.values.size for kernel in kernels_of(model).values())
 
@@ -305,8 +311,7 @@ class Exporter:
             f"The chip's model is converted anew, since its file cannot be patched: {reason}",
             stacklevel=4,
         )
-        tflite = convert(self._model, self.source.quantization, self._calibration, self._batch_size)
-        return tflite, False
+        return self._convert(self.source.quantization), False
 
     def _verify(
         self,
@@ -341,9 +346,12 @@ class Exporter:
         report.check()
         return report
 
+    def _convert(self, quantization: str) -> bytes:
+        return convert(self._model, quantization, self._calibration, *self._how)
+
     def _range_change(self) -> RangeChange:
         with program(self._model, scaled(self._model, self.patchable.gains)):
-            fault_free = convert(self._model, "int8", self._calibration, self._batch_size)
+            fault_free = self._convert("int8")
         return range_change(fault_free, self.patchable.tflite)
 
     def _fault_rate(self, faults: Mapping[str, Fault]) -> float:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip, check_chip
+from keras_rram.export.converters import Converter
 from keras_rram.export.exporter import Exporter, Labelled
 from keras_rram.export.flatbuffer import read
 from keras_rram.export.sidecar import (
@@ -111,6 +112,7 @@ def export_population(
     data: str | None = None,
     command: str | None = None,
     commit: str | None = None,
+    converter: Converter | str = "tensorflow",
 ) -> PopulationExport:
     """Writes a verified TFLite file for each of many chips, from one conversion.
 
@@ -126,7 +128,7 @@ def export_population(
     Args:
         model: see `export_tflite`, likewise `quantization`, `calibration`, `images`, `labels`,
             `calibration_chips`, `repair`, `thresholds`, `also_on`, `micro_images`, `data`,
-            `command` and `commit`.
+            `command`, `commit` and `converter`.
         folder: folder to write; made if needed, and without a population in it, unless resumed.
         chips: the chips, all different.
         quantization: see `export_tflite`.
@@ -145,6 +147,7 @@ def export_population(
         data: see there.
         command: see there.
         commit: see there.
+        converter: see there.
 
     Returns:
         What the folder holds, and which chips failed.
@@ -187,6 +190,7 @@ def export_population(
         data=data,
         command=command,
         commit=commit,
+        converter=converter,
         tflite=read(base) if base.exists() else None,
     )
     if base.exists():
@@ -272,7 +276,8 @@ def _check_same(base: pathlib.Path, exporter: Exporter) -> None:
     if found is None:
         raise ValueError(f"'{base}' has no sidecar: it is not the base of an export to resume.")
     source = json.loads(json.dumps(dataclasses.asdict(exporter.source)))
-    for name in ("weights_sha256", "quantization", "calibration", "gains", "repair"):
+    found.setdefault("converter", "tensorflow")
+    for name in ("weights_sha256", "quantization", "calibration", "gains", "repair", "converter"):
         if found.get(name) != source[name]:
             raise ValueError(
                 f"'{base.parent}' holds an export of something else: its {name} is "

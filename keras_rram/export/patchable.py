@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip, program
-from keras_rram.export.calibration import quantize_int8
 from keras_rram.export.convert import check_calibration, convert
+from keras_rram.export.converters import Converter, find_converter
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernel_places import find_places
 from keras_rram.export.kernels import chip_gains, kernels_of, scaled
@@ -96,6 +96,7 @@ class PatchableModel:
         batch_size: int | None = None,
         chips: Iterable[Chip] = (),
         calibration_chips: Sequence[Chip] = (),
+        converter: Converter | str = "tensorflow",
     ) -> "PatchableModel":
         """Converts a model as if it were programmed with no chip.
 
@@ -108,6 +109,7 @@ class PatchableModel:
                 largest scale of these, so that int8 weights of none of them saturate.
             calibration_chips: for int8: chips that the activation ranges come from, rather than
                 from the fault-free model; see `quantize_int8`.
+            converter: see `convert`.
         """
         if calibration_chips and quantization != "int8":
             raise ValueError(
@@ -117,12 +119,14 @@ class PatchableModel:
         gains = chip_gains(chips, model)
         if not calibration_chips:
             with program(model, scaled(model, gains)):
-                return cls(model, convert(model, quantization, calibration, batch_size), gains)
+                tflite = convert(model, quantization, calibration, batch_size, converter)
+                return cls(model, tflite, gains)
         images = check_calibration(model, quantization, calibration)
-        floats = cls.convert(model, "float32", batch_size=batch_size)
+        floats = cls.convert(model, "float32", batch_size=batch_size, converter=converter)
         files = (floats.patch(chip.faults(model)) for chip in calibration_chips)
         base = floats.patch(scaled(model, gains))
-        return cls(model, quantize_int8(base, cast(np.ndarray, images), files), gains)
+        made_by = find_converter(converter)
+        return cls(model, made_by.quantize_int8(base, cast(np.ndarray, images), files), gains)
 
     @property
     def places(self) -> dict[str, tuple[Place, ...]]:

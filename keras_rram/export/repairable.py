@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_rram.chips.chip import Chip, erase
-from keras_rram.export.calibration import quantize_int8
+from keras_rram.export.converters import Converter, find_converter
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.flatbuffer import parse
 from keras_rram.export.folds import Fold, find_folds
@@ -242,6 +242,7 @@ def quantize_on_repaired(
     gains: Mapping[str, float],
     quantization: str = "int8",
     batch_size: int | None = None,
+    converter: Converter | str = "tensorflow",
 ) -> bytes:
     """Returns the repaired fault-free int8 file with the activation ranges of repaired chips.
 
@@ -253,6 +254,7 @@ def quantize_on_repaired(
         gains: see `PatchableModel`.
         quantization: must be "int8".
         batch_size: see `convert`.
+        converter: see `convert`.
 
     Raises:
         ValueError: for another quantization, or without images.
@@ -264,7 +266,9 @@ def quantize_on_repaired(
             f"quantization={quantization!r}, images {'missing' if images is None else 'given'}"
         )
     with erase(model), repair(model, None):
-        floats = PatchableModel.convert(model, "float32", batch_size=batch_size)
+        floats = PatchableModel.convert(
+            model, "float32", batch_size=batch_size, converter=converter
+        )
         base = floats.patch(scaled(model, gains))
         repairable = RepairableModel(model, floats, images[:1])
 
@@ -274,7 +278,7 @@ def quantize_on_repaired(
                 tflite = repairable.patch()
             yield tflite
 
-    return quantize_int8(base, images, files())
+    return find_converter(converter).quantize_int8(base, images, files())
 
 
 def _one_scale(folds: Sequence[Fold], place: Place) -> np.ndarray | None:

@@ -45,6 +45,7 @@ class Source:
         repair: what was done to each chip, and to the fault-free model, before its file was made,
             see `repair_record`; None without.
         unrolled: names of the recurrent layers that are a chain of steps in the files.
+        converter: what made the files, by name.
     """
 
     model: str
@@ -59,12 +60,13 @@ class Source:
     commit: str | None
     repair: dict[str, Any] | None = None
     unrolled: tuple[str, ...] = ()
+    converter: str = "tensorflow"
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a sidecar says of it, as plain values; the last two where there are any."""
-        found = dataclasses.asdict(self)
-        rare = ("repair", "unrolled")
-        return {key: value for key, value in found.items() if key not in rare or value}
+        """Returns what a sidecar says of it, plain values; of the last three what is unusual."""
+        usual = {"repair": None, "unrolled": (), "converter": "tensorflow"}
+        found = dataclasses.asdict(self).items()
+        return {key: value for key, value in found if usual.get(key, ...) != value}
 
 
 @dataclasses.dataclass(frozen=True)

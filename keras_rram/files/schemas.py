@@ -131,6 +131,7 @@ class Sidecar(IndexLine, kw_only=True):
     command: str | None
     commit: str | None
     repair: Plain | None = None
+    converter: str = "tensorflow"
 
 
 class ModelsIndex(Struct, kw_only=True):

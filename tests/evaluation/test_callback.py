@@ -77,6 +77,42 @@ def test_tensorboard_shows_them(trained):
     np.testing.assert_allclose(values, history["val_population_accuracy"], rtol=1e-6)
 
 
+def fit(model, *callbacks):
+    """Trains for two epochs, followed on chips; returns the curve of the mean."""
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    follow = PopulationAccuracy(IMAGES, LABELS, "stuck_at_zero:rate=0.2", chips=2, seed=5)
+    options = {"epochs": 2, "verbose": 0, "callbacks": [follow, *callbacks]}
+    return model.fit(*training_digits(64), **options).history["val_population_accuracy"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="mlflow.tensorflow")
+def test_mlflow_records_them(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    mlflow.set_experiment("chips")
+    mlflow.tensorflow.autolog(log_models=False)
+    try:
+        with mlflow.start_run() as run:
+            expected = fit(classifier())
+    finally:
+        mlflow.tensorflow.autolog(disable=True)
+    client = mlflow.MlflowClient()
+    curve = client.get_metric_history(run.info.run_id, "val_population_accuracy")
+    assert [each.value for each in curve] == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_and_biases_records_them(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    keras_callbacks = pytest.importorskip("wandb.integration.keras")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with wandb.init(mode="offline", dir=tmp_path) as run:
+        expected = fit(classifier(), keras_callbacks.WandbMetricsLogger())
+        assert run.summary["epoch/val_population_accuracy"] == expected[-1]
+
+
 def test_what_does_not_fit_is_an_error():
     faults = StuckAtZero(0.1)
     for options, message in (
