@@ -185,7 +185,7 @@ def _commands(runs: Sequence[Published]) -> str:
                 f"{record['epochs']} of {record['train_images']:,} images",
                 f"{record['populations']['chips']['chips']} x {record['test_images']:,}",
                 f"{record['training_seconds'] / 60:.0f} min",
-                f"{record['backend']}, {record['setup']['hardware']}",
+                f"{record['backend']}, {record.get('device', record['setup']['hardware'])}",
                 f"`{record.get('commit', '-')}`",
                 "kept" if run.answers else "not kept",
             ]
