@@ -22,7 +22,7 @@ from keras_rram.evaluation.run_folder import Records, run_header
 from keras_rram.evaluation.statistics.stopping import StopRule
 from keras_rram.files import array_sha256
 from keras_rram.layers import check_weights, faulty_layers
-from keras_rram.repair import Repair, access_tier, describe_repair
+from keras_rram.repair import Repair, RepairStep, access_tier, describe_repair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,6 +198,8 @@ def evaluate_rates(
     looks = None if rule is None else rule.looks(len(sources[0].indices), len(images))
     probe = probe_chip(sources, seed)
     work = Workload(model, images, labels, probe, quantization, calibration, repair, measure)
+    if isinstance(repair, RepairStep):
+        repair.check_model(model)
     check_choice(work, engine)
     fingerprint = {
         "model": model_sha256(model),

@@ -33,7 +33,7 @@ from keras_rram.export.verify import IMAGES, Thresholds, Verification, compare
 from keras_rram.faults import Fault
 from keras_rram.files import written_whole
 from keras_rram.layers import check_weights
-from keras_rram.repair import Repair
+from keras_rram.repair import Repair, RepairStep
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Float images `(n, ...)`, preprocessed as for the model, and integer classes `(n,)`."""
@@ -186,6 +186,8 @@ class Exporter:
         calibrated_on = list(calibration_chips)
         for chip in (*chips, *calibrated_on):
             check_chip(chip)
+        if isinstance(repair, RepairStep):
+            repair.check_model(model)
         calibration = check_calibration(model, quantization, calibration)
         if images is None and calibration is not None:
             if labels is not None:

@@ -112,6 +112,10 @@ class BatchNormRecalibration(RepairStep):
         """Checks the options."""
         check_moments(self.moments)
 
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError for a model without batch normalization."""
+        normalizations(model)
+
     def prepare(self, hand: Hand) -> "_Gatherer":
         """Compiles the function that gathers."""
         return _Gatherer(hand.model, self.images, self.batch_size)

@@ -179,7 +179,7 @@ def _carried(layer: Any, given: list[tuple[np.ndarray, np.ndarray]]) -> Any:
         return mean, variance
     raise ValueError(
         f"Layer '{layer.name}' of type {type(layer).__name__}: what it makes of a mean is not "
-        "known. Give `images`, to measure it."
+        "known. Give `images`, to measure it (--repair=map:images=512)."
     )
 
 

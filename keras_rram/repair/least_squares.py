@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 
 from keras_rram.data import check_images
+from keras_rram.layers import faulty_layers
 from keras_rram.repair.batch_norm import assign_statistics, normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.patches import check_layers, from_matrices, matrices, patches, positions
@@ -70,10 +72,13 @@ class LeastSquares(RepairStep):
         if self.samples < 1:
             raise ValueError(f"`samples` must be >= 1. Received: samples={self.samples!r}")
 
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError for a layer that is no matrix."""
+        check_layers(faulty_layers(model))
+
     def prepare(self, hand: Hand) -> "_Healthy":
         """Returns the outputs of the healthy layers."""
         images = check_images(hand.model, self.images)
-        check_layers(hand.layers)
         rng = np.random.default_rng(self.seed)
         chosen: dict[str, np.ndarray] = {}
         outputs: dict[str, np.ndarray] = {}

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -12,7 +13,7 @@ from keras_rram.layers import faulty_layers
 from keras_rram.repair.batch_norm import check_moments, normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.input_means import Inputs, expected_rates, known, measured
-from keras_rram.repair.patches import matrices
+from keras_rram.repair.patches import check_layers, matrices
 from keras_rram.repair.protocol import Tier
 from keras_rram.repair.steps import RepairStep
 from keras_rram.repair.sweep import walk
@@ -66,6 +67,10 @@ class MapCorrection(RepairStep):
     def __post_init__(self) -> None:
         """Checks the options."""
         check_moments(self.moments)
+
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError for a layer that is no matrix."""
+        check_layers(faulty_layers(model))
 
     def prepare(self, hand: Hand) -> dict[str, Inputs]:
         """Returns what comes into each layer."""
@@ -162,6 +167,10 @@ class MeanRead(RepairStep):
     access_tier: ClassVar[Tier] = "B"
 
     images: np.ndarray
+
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError for a model without batch normalization."""
+        normalizations(model)
 
     def prepare(self, hand: Hand) -> dict[str, tuple[np.ndarray, str]]:
         """Returns the mean input of each layer in front of a batch normalization, and its name."""

@@ -59,6 +59,9 @@ class RepairStep:
             raise
         return before
 
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError for a model whose layers the repair cannot serve, before any work."""
+
     def apply(self, hand: Hand) -> None:
         """Repairs the model in hand."""
         raise NotImplementedError
@@ -123,6 +126,11 @@ class Sequence(RepairStep):
     def access_tier(self) -> Tier:  # type: ignore[override]
         """The highest tier of the parts."""
         return max(part.access_tier for part in self.parts)
+
+    def check_model(self, model: keras.Model) -> None:
+        """Checks it for each part."""
+        for part in self.parts:
+            part.check_model(model)
 
     def apply(self, hand: Hand) -> None:
         """Applies each part to what the one before left."""

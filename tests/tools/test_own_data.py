@@ -64,15 +64,13 @@ def test_healthy_accuracy_in_every_tool_is_that_of_keras(foreign, tmp_path, caps
         ["explain", *common, "--fault_rate=0.1", f"--out={tmp_path}/explain"],
         ["sensitivity", *common, "--chips=2", "--fault_rates=0.1", "--images_per_chip=0",
          "--estimate_images=0", f"--out={tmp_path}/sensitivity"],
-        ["quantize", *common, *few, "--train_images=64", "--calibration_images=64",
-         "--calibration_chips=0", f"--out={tmp_path}/quantize"],
         ["export_models", f"--files={folder}/model.keras:0:float32", f"--data={folder}/mine.npz",
          f"--images={COUNT}", f"--out={tmp_path}/models"],
     )  # fmt: skip
-    assert not any(errors), errors
+    assert errors == [""] * len(errors)
     printed = capsys.readouterr()
     line = f"Data: mine, {COUNT} test samples of shape (28, 28, 1), float32 from 0 to 255, mean 3"
-    assert printed.out.count(line) == 8 and "(normalization: none)." in printed.out
+    assert printed.out.count(line) == 7 and "(normalization: none)." in printed.out
     assert "WARNING" not in printed.err
 
     def read(name):
@@ -90,7 +88,6 @@ def test_healthy_accuracy_in_every_tool_is_that_of_keras(foreign, tmp_path, caps
             one["fault_free"]["estimate"]
             for one in read("sensitivity/sensitivity.json")["results"].values()
         ),
-        read("quantize/quantize.json")["rows"][0]["fault_free"],
         *(one["verification"]["accuracy"] for one in read("models/index.json")["files"]),
     ]
     assert found == [healthy] * len(found)
