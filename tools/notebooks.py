@@ -70,12 +70,14 @@ def _execute(notebook: Any) -> None:
     held = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(cli.ROOT), *filter(None, [held])])
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
             place = {"metadata": {"path": str(pathlib.Path(folder))}}
-            # Between two processes of one machine: no port is opened.
-            held_in = Config({"KernelManager": {"transport": "ipc"}})
+            # Between two processes of one machine: no port is opened. The place is absolute, since
+            # the kernel runs in another folder than this process.
+            kernel = {"transport": "ipc", "ip": str(pathlib.Path(sockets) / "kernel")}
+            held_in = Config({"KernelManager": kernel})
             # A kernel imports for long where the cores are busy.
-            options = {"timeout": None, "startup_timeout": 600}
+            options: dict[str, Any] = {"timeout": None, "startup_timeout": 600}
             NotebookClient(notebook, resources=place, config=held_in, **options).execute()
     except CellExecutionError as error:
         print(error, file=sys.stderr)
