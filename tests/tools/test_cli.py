@@ -108,7 +108,7 @@ def test_help_is_short_and_in_sections():
     for text in texts:
         assert text.startswith("Evaluates a trained model on a population of faulty chips.\n")
         sections = re.findall(r"^(\w+):$", text, re.MULTILINE)
-        assert sections == ["flags", "model", "data", "faults", "chips", "repair"]
+        assert sections == ["flags", "model", "data", "faults", "chips", "measure", "repair"]
         assert (
             "  --engine: <auto|keras|litert>: What computes; auto takes the faster. [auto]" in text
         )

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.classifiers import classifier
 from tests.run_tools import ROOT
 from tools import COMMANDS
 
@@ -16,7 +17,6 @@ SOURCES = (
     *("keras_rram", "tools", "keras_rram_command.py"),
     *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
 )
-QUICK = ("--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1")
 
 
 def call(*command, **options):
@@ -59,11 +59,12 @@ def test_the_tools_run_from_an_empty_folder(installed, tmp_path):
     program = installed / "keras-rram"
     listed = call(program, **where)
     assert [line.split()[0] for line in listed.splitlines()[1:]] == list(COMMANDS)
-    call(program, "train", *QUICK, "--epochs=1", "--out=run", **where)
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["commit"] is None and config["command"].startswith("keras-rram train --train_")
-    quick = ("--images=50", "--chips=2", "--report", "--out=chips")
-    output = call(program, "evaluate", "--model=run/model.keras", *quick, **where)
+    assert "Trains " in call(program, "train", "-h", **where)
+    classifier().save(tmp_path / "model.keras")
+    quick = ("--data=digits", "--normalize=mnist", "--images=50", "--chips=2", "--report")
+    output = call(program, "evaluate", "--model=model.keras", *quick, "--out=chips", **where)
+    config = json.loads((tmp_path / "chips" / "config.json").read_text())
+    assert config["commit"] is None and config["command"].startswith("keras-rram evaluate --mod")
     assert "Results: chips/" in output and (tmp_path / "chips" / "accuracy.png").is_file()
     # Its style and script are files of the package.
     assert "<script>" in (tmp_path / "chips" / "report.html").read_text()
