@@ -16,7 +16,8 @@ The folder `--out` gets `repairs.csv`, `repairs.json`, `repairs.png` and `README
 `chips/` the records of each population, from which `--resume` with the same flags goes on.
 Accuracies in their rows are in [0, 1]; `low` and `high` are the 95% interval of the mean, `q05` is
 the 5th percentile of the chips, `given_back` the share of what faults took that a repair gave back,
-against the model without faults, and `seconds` the time for each chip, repair and evaluation.
+against the model without faults, and `seconds` the time for each chip, repair and evaluation, of
+populations that were not resumed.
 """
 
 import re
@@ -77,6 +78,8 @@ def main(argv: Sequence[str]) -> None:
     for number, (text, plan) in enumerate(plans.items()):
         print(f"{text} ({number + 1} of {len(plans)})", flush=True)
         begin = time.perf_counter()
+        records = folder / "chips" / re.sub(r"\W+", "_", text).strip("_")
+        is_whole = not records.exists()  # else some of its chips were repaired before
         result = results[text] = evaluate_population(
             model,
             fault_model,
@@ -85,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
             seed=FLAGS.seed,
             first_chip=FLAGS.first_chip,
             repair=None if plan is None else repair_flags.on(plan, dataset),
-            out=str(folder / "chips" / re.sub(r"\W+", "_", text).strip("_")),
+            out=str(records),
             resume=FLAGS.resume,
             jobs=FLAGS.jobs,
         )
@@ -94,10 +97,10 @@ def main(argv: Sequence[str]) -> None:
         summary = result.summary()
         taken = summary["fault_free"] - results[next(iter(plans))].mean
         given = result.mean - results[next(iter(plans))].mean
-        seconds = (time.perf_counter() - begin) / FLAGS.chips
+        seconds = round((time.perf_counter() - begin) / FLAGS.chips, 3) if is_whole else None
         row: dict[str, Any] = {"repair": text, "access_tier": result.access_tier}
         row |= {figure: summary[figure] for figure in _FIGURES}
-        row |= {"given_back": given / taken if taken > 0 else None, "seconds": round(seconds, 3)}
+        row |= {"given_back": given / taken if taken > 0 else None, "seconds": seconds}
         rows.append(row)
     table = report.table(rows)
     about: dict[str, Any] = {
