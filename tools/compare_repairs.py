@@ -15,9 +15,8 @@ Others, and other faults:
 The folder `--out` gets `repairs.csv`, `repairs.json`, `repairs.png` and `README.md`, and under
 `chips/` the records of each population, from which `--resume` with the same flags goes on.
 Accuracies in their rows are in [0, 1]; `low` and `high` are the 95% interval of the mean, `q05` is
-the 5th percentile of the chips, `given_back` the share of what faults took that a repair gave back,
-against the model without faults, and `seconds` the time for each chip, repair and evaluation, of
-populations that were not resumed.
+the 5th percentile of the chips, `gain` the difference of the mean to that without a repair, and
+`seconds` the time for each chip, repair and evaluation, of populations that were not resumed.
 """
 
 import re
@@ -95,12 +94,10 @@ def main(argv: Sequence[str]) -> None:
         if result.interrupted:
             cli.fail("interrupted; --resume goes on where it stopped.", code=130)
         summary = result.summary()
-        taken = summary["fault_free"] - results[next(iter(plans))].mean
-        given = result.mean - results[next(iter(plans))].mean
         seconds = round((time.perf_counter() - begin) / FLAGS.chips, 3) if is_whole else None
         row: dict[str, Any] = {"repair": text, "access_tier": result.access_tier}
         row |= {figure: summary[figure] for figure in _FIGURES}
-        row |= {"given_back": given / taken if taken > 0 else None, "seconds": seconds}
+        row |= {"gain": result.mean - results["none"].mean, "seconds": seconds}
         rows.append(row)
     table = report.table(rows)
     about: dict[str, Any] = {
@@ -115,14 +112,14 @@ def main(argv: Sequence[str]) -> None:
     }
     report.write_rows(folder / "repairs.csv", table, **about)
     repair_dots(results, folder / "repairs.png")
-    cells = report.in_percent(table, [*_FIGURES, "given_back"])
+    cells = report.in_percent(table, [*_FIGURES, "gain"])
     report.write(folder / "README.md", _readme(about, cells))
     print(report.markdown(cells))
     print(f"Results: {folder}/")
 
 
 def _plans() -> dict[str, Any]:
-    """Returns the repairs by their text, None for none; the first is what others are held to."""
+    """Returns the repairs by their text; none comes first, as the others are held to it."""
     from keras_rram.repair import parse
 
     texts = list(dict.fromkeys(["none", *FLAGS.repairs]))

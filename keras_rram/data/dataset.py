@@ -104,8 +104,9 @@ class Dataset:
         """Returns raw samples as a model is fed with them in training: augmented once, normalized.
 
         Statistics belong to such images: a model that only ever saw cropped ones, with their black
-        borders, loses accuracy where it is recalibrated with whole ones (docs/repair.md). The draws
-        are always the same; without an `augmentation`, this is `normalize`.
+        borders, loses accuracy where it is recalibrated with whole ones
+        (docs/robust_training.md). The draws are always the same; without an `augmentation`, this is
+        `normalize`.
         """
         if self.augmentation is None:
             return self.normalize(samples)

@@ -136,6 +136,8 @@ def gather_statistics(
         else:
             chips = list(masks)
             number = len(chips)
+            if not chips:
+                raise ValueError("`masks` must be a number or chips. Received: no chip")
             drawn = [chip.faults(model) for chip in chips]
             has_offset = [any(one.offset is not None for one in each.values()) for each in drawn]
             # Adds the variables that hold offsets, if need be, and restores all at the end.

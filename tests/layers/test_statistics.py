@@ -139,6 +139,7 @@ def test_the_networks_of_this_package_have_their_statistics_gathered():
     ("options", "message"),
     [
         ({"masks": 0}, "`masks` must be an integer >= 1. Received: masks=0"),
+        ({"masks": []}, "`masks` must be a number or chips. Received: no chip"),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"images": np.zeros((3, 4), "float32")}, "`images` must be a non-empty array of numbers"),
         ({"images": np.zeros((3, INPUTS), bool)}, "`images` must be .*Received: .*bool"),
