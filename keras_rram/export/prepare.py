@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_rram.export.errors import ExportError
+from keras_rram.layers.cloning import clone_model
 
 _RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
 MOST_STEPS = 256
@@ -59,7 +60,7 @@ def cloned(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> k
         model: plain functional or Sequential model.
         clone: returns the layer in the place of one; it may have no weights.
     """
-    twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    twin = clone_model(model, clone_function=clone, recursive=True)
     if not twin.built:
         twin.build(model.input_shape)
     for old, new in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):

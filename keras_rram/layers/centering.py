@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_rram.layers.centered_input import CenteredInput
+from keras_rram.layers.cloning import clone_model
 from keras_rram.layers.convolution import _Convolution, _TransposedConvolution
 from keras_rram.layers.dense import DropConnectDense, DropConnectEinsumDense
 from keras_rram.layers.depthwise import (
@@ -65,7 +66,7 @@ def _centered(model: Any, centers: dict[str, CenteredInput]) -> keras.Model:
             inputs = _center(layer, centers)(inputs)
         return layer(inputs, *args, **kwargs)
 
-    return keras.models.clone_model(model, clone_function=part, call_function=call)
+    return clone_model(model, clone_function=part, call_function=call)
 
 
 def _is_faulty(layer: Any) -> bool:

@@ -7,6 +7,7 @@ import keras
 
 from keras_rram.layers.centered_input import CenteredInput
 from keras_rram.layers.centering import center_inputs
+from keras_rram.layers.cloning import clone_model
 from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.layers.group_normalization import (
     NORMALIZATIONS,
@@ -216,9 +217,7 @@ def _clone_model(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]
     # Keras takes no `call_function` for a Sequential model, whose layers are called with nothing.
     call = None if isinstance(model, keras.Sequential) else _call
     try:
-        return keras.models.clone_model(
-            model, clone_function=clone, call_function=call, recursive=True
-        )
+        return clone_model(model, clone_function=clone, call_function=call, recursive=True)
     except ValueError:
         raise
     except Exception as error:

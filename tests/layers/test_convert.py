@@ -68,6 +68,19 @@ def test_the_original_is_untouched_and_trains_apart():
         np.testing.assert_array_equal(to_numpy(weight), value)
 
 
+def test_a_model_with_a_loss_of_its_own_converts_and_stays_compiled():
+    def loss(labels, outputs):
+        return keras.losses.sparse_categorical_crossentropy(labels, outputs, from_logits=True)
+
+    model = plain_model()
+    model.compile("sgd", loss, metrics=["accuracy"])
+    twin = to_drop_connect(model, 0.1, centered_inputs=True)
+    images, labels = tiny_images(2)
+    np.testing.assert_allclose(outputs(twin, images), outputs(model, images), atol=1e-5)
+    assert model.compiled and not twin.compiled and not bake(twin).compiled
+    model.fit(images, labels, verbose=0)
+
+
 def test_where_takes_a_function_a_scope_or_roles():
     model = plain_model()
     by_function = to_drop_connect(model, 0.2, where=lambda layer: layer.name == "head")
