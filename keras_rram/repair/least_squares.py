@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from keras_rram.data import check_images
 from keras_rram.layers import faulty_layers
@@ -166,17 +167,14 @@ def fit_kernel(
         penalty = ridge * np.trace(gram) / len(gram) + 1e-12
         gram[np.diag_indices_from(gram)] += penalty
         right = moments[group] + penalty * prior[group]
-        for column in range(prior.shape[2]):
-            fitted[group, :, column] = bounded_solution(
-                gram, right[:, column], low[group, :, column], high[group, :, column]
-            )
+        fitted[group] = bounded_solutions(gram, right, low[group], high[group])
     return from_matrices(crossbar, fitted).astype(np.float32)
 
 
-def bounded_solution(
+def bounded_solutions(
     gram: np.ndarray, moments: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
-    """Returns the minimum of `w' gram w / 2 - moments' w` for `low <= w <= high`.
+    """Returns the minima of `w' gram w / 2 - moments' w` for `low <= w <= high`, by column.
 
     Weights that leave their range are fixed at its end, those whose gradient points back inside are
     freed, and the free ones are solved for, until nothing changes: block pivoting, see Portugal,
@@ -185,17 +183,42 @@ def bounded_solution(
     ends after `_ROUNDS` in any case, with weights inside their ranges.
 
     Args:
-        gram: positive definite matrix `(rows, rows)`.
-        moments: vector `(rows,)`.
+        gram: positive definite matrix `(rows, rows)`, the same for all columns.
+        moments: matrix `(rows, columns)`.
         low: likewise; equal to `high` where a weight is stuck.
         high: likewise.
     """
+    inverse = np.linalg.inv(gram)
+    unbounded = inverse @ moments
+    # Threads that wait for each other cost such small systems more than they give.
+    with threadpool_limits(1, "blas"):
+        columns = [
+            _bounded_solution(gram, inverse, *column)
+            for column in zip(unbounded.T, moments.T, low.T, high.T, strict=True)
+        ]
+    return np.stack(columns, axis=1)
+
+
+def _bounded_solution(
+    gram: np.ndarray,
+    inverse: np.ndarray,
+    unbounded: np.ndarray,
+    moments: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> np.ndarray:
     weights = np.clip(np.zeros_like(moments), low, high)
     free = high > low
     for _ in range(_ROUNDS):
         places, fixed = np.flatnonzero(free), np.flatnonzero(~free)
-        right = moments[places] - gram[np.ix_(places, fixed)] @ weights[fixed]
-        solution = np.linalg.solve(gram[np.ix_(places, places)], right)
+        if len(fixed) < len(places):
+            # The fewer are solved for: by how much each fixed weight pulls at the others.
+            excess = unbounded[fixed] - weights[fixed]
+            pull = np.linalg.solve(inverse[np.ix_(fixed, fixed)], excess)
+            solution = unbounded[places] - inverse[np.ix_(places, fixed)] @ pull
+        else:
+            right = moments[places] - gram[np.ix_(places, fixed)] @ weights[fixed]
+            solution = np.linalg.solve(gram[np.ix_(places, places)], right)
         weights[places] = np.clip(solution, low[places], high[places])
         outside = (solution < low[places]) | (solution > high[places])
         slope = gram @ weights - moments
