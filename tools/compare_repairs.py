@@ -12,7 +12,13 @@ Others, and other faults:
       --repairs=batch_norm:images=64 --repairs=remap:rounds=0+batch_norm \
       --fault_model=differential_pair:stuck_off=0.0175,stuck_on=0.0904 --out=runs/pairs
 
-The folder `--out` gets `repairs.csv`, `repairs.json`, `repairs.png` and `README.md`, and under
+What more images are worth, of repairs that are given with three numbers of them or more:
+
+  python -m tools.compare_repairs --model=runs/digits/model.keras --out=runs/cost \
+      --repairs=batch_norm:images=8 --repairs=batch_norm:images=64 --repairs=batch_norm:images=512
+
+The folder `--out` gets `repairs.csv`, `repairs.json`, `repairs.png` and `README.md`, for such
+repairs `images.png`, and under
 `chips/` the records of each population, from which `--resume` with the same flags goes on.
 Accuracies in their rows are in [0, 1]; `low` and `high` are the 95% interval of the mean, `q05` is
 the 5th percentile of the chips, `gain` the difference of the mean to that without a repair, and
@@ -21,7 +27,7 @@ the 5th percentile of the chips, `gain` the difference of the mean to that witho
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -55,6 +61,7 @@ number_flags.define_jobs("Processes; -1 for one on each core.")
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out, or begin one.")
 
+_IMAGES = re.compile(r",?\bimages=(\d+)")
 _FIGURES = ("fault_free", "mean", "low", "high", "sd", "q05", "worst")
 
 
@@ -64,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     cli.check_output_folder()
     from keras_rram.evaluation import evaluate_population
     from keras_rram.faults import spec
-    from keras_rram.plots.repairs import repair_dots
+    from keras_rram.plots.repairs import repair_cost, repair_dots
 
     plans = _plans()
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.3)
@@ -112,8 +119,11 @@ def main(argv: Sequence[str]) -> None:
     }
     report.write_rows(folder / "repairs.csv", table, **about)
     repair_dots(results, folder / "repairs.png")
+    curves = _curves(results)
+    if curves:
+        repair_cost(curves, folder / "images.png", without=results["none"])
     cells = report.in_percent(table, [*_FIGURES, "gain"])
-    report.write(folder / "README.md", _readme(about, cells))
+    report.write(folder / "README.md", _readme(about, cells, bool(curves)))
     print(report.markdown(cells))
     print(f"Results: {folder}/")
 
@@ -132,8 +142,20 @@ def _plans() -> dict[str, Any]:
     return found
 
 
-def _readme(about: dict[str, Any], cells: Any) -> str:
+def _curves(results: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
+    """Returns results by repair and number of images, of repairs with three numbers or more."""
+    found: dict[str, dict[int, Any]] = {}
+    for text, result in results.items():
+        counts = _IMAGES.findall(text)
+        if len(counts) == 1:
+            rest = _IMAGES.sub("", text).replace(":,", ":").replace(":+", "+")
+            found.setdefault(rest.rstrip(":"), {})[int(counts[0])] = result
+    return {name: curve for name, curve in found.items() if len(curve) > 2}
+
+
+def _readme(about: dict[str, Any], cells: Any, has_curves: bool) -> str:
     training = about["training"] or {}
+    curves = "\n![accuracy over the images of a repair](images.png)\n" if has_curves else ""
     return f"""# What repairs give back
 
 One trained model ({training.get("name") or about["model"]}), {about["chips"]} chips of seed
@@ -143,7 +165,7 @@ Accuracies in percent.
 {report.markdown(cells)}
 
 ![accuracy of repaired chips](repairs.png)
-
+{curves}
 {report.commands([training])}
 """
 

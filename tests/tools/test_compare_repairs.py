@@ -58,3 +58,18 @@ def test_names_the_repair_that_it_does_not_know(saved, tmp_path):
     with pytest.raises(ValueError, match="--repairs=nonsense"):
         run_main("compare_repairs", f"--model={saved}", f"--out={tmp_path}/o", "--repairs=nonsense")
     assert not (tmp_path / "o").exists()
+
+
+def test_repairs_of_three_numbers_of_images_or_more_have_a_curve():
+    from tools.compare_repairs import _curves
+
+    names = [
+        "none", "map", "batch_norm:images=8", "batch_norm:images=16", "batch_norm:images=32",
+        "batch_norm:images=8,moments=mean", "batch_norm:moments=mean,images=16",
+        "batch_norm:images=64,moments=mean", "remap+map:images=8",
+    ]  # fmt: skip
+    curves = _curves({name: name for name in names})
+    assert {name: list(curve) for name, curve in curves.items()} == {
+        "batch_norm": [8, 16, 32],
+        "batch_norm:moments=mean": [8, 16, 64],
+    }
