@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_rram.layers.composite import CompositeMixin
+from keras_rram.layers.parts import side_by_side
 
 Tensor = Any
 
@@ -25,6 +26,7 @@ class _Attention(CompositeMixin):
         self._plain.build(self, query_shape, value_shape, key_shape)
         self._build_fault_weights()
 
+    @side_by_side
     def call(
         self,
         query: Tensor,

@@ -6,11 +6,13 @@ import keras
 from keras import ops
 
 from keras_rram.layers.mixin import DropConnectMixin
+from keras_rram.layers.parts import side_by_side
 
 Tensor = Any
 
 
 class _Convolution(DropConnectMixin):
+    @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(convolution(inputs, effective_kernel) + bias)`."""
         kernel = self.effective_kernel(training=training)
@@ -18,6 +20,7 @@ class _Convolution(DropConnectMixin):
 
 
 class _TransposedConvolution(DropConnectMixin):
+    @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(transposed_convolution(inputs, effective_kernel) + bias)`."""
         outputs = ops.conv_transpose(

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_rram.layers.mixin import DropConnectMixin
+from keras_rram.layers.parts import side_by_side
 
 Tensor = Any
 
@@ -28,6 +29,7 @@ class DropConnectDense(DropConnectMixin, keras.layers.Dense):
     ```
     """
 
+    @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(inputs @ effective_kernel + bias)`."""
         return self._bias_and_activation(
@@ -54,6 +56,7 @@ class DropConnectEinsumDense(DropConnectMixin, keras.layers.EinsumDense):
     ```
     """
 
+    @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(einsum(equation, inputs, effective_kernel) + bias)`."""
         kernel = self.effective_kernel(training=training)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_rram.layers.mixin import DropConnectMixin
+from keras_rram.layers.parts import side_by_side
 
 Tensor = Any
 
@@ -13,6 +14,7 @@ Tensor = Any
 class _DepthwiseConvolution(DropConnectMixin):
     _constraint_arguments = ("depthwise_constraint",)
 
+    @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(depthwise_convolution(inputs, effective_kernel) + bias)`."""
         outputs = ops.depthwise_conv(
@@ -30,6 +32,7 @@ class _SeparableConvolution(DropConnectMixin):
     kernel_slots = ("depthwise_kernel", "pointwise_kernel")
     _constraint_arguments = ("depthwise_constraint", "pointwise_constraint")
 
+    @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(separable_convolution(inputs, effective kernels) + bias)`."""
         outputs = ops.separable_conv(

@@ -168,26 +168,38 @@ class DropConnect(keras.constraints.Constraint):
             from the seed and the layer's name, so that one `DropConnect` can serve many layers.
         noise: what else changes the kernel in each training step, after the drop: a
             `WeightNoise`, or a `NoiseInjection` of a fault model. Rate 0 leaves the noise alone.
+        masks: how many masks each batch gets, each for an equal part of it. With one, the
+            statistics of a batch fit its mask, as no chip's will, and the loss never has the error
+            that a chip makes with fixed statistics. With several, batch normalization pools them.
 
     Example:
 
     ```python
     layer = keras_rram.layers.DropConnectConv2D(32, 3, drop_connect=DropConnect(0.2, seed=1))
     mixed = DropConnect(0.2, noise=WeightNoise(0.05))
+    robust = DropConnect(0.2, masks=8)
     ```
     """
 
     def __init__(
-        self, rate: float, rescale: bool = False, seed: int | None = None, noise: Any = None
+        self,
+        rate: float,
+        rescale: bool = False,
+        seed: int | None = None,
+        noise: Any = None,
+        masks: int = 1,
     ):
         if not isinstance(rescale, bool):
             raise TypeError(f"`rescale` must be a bool. Received: rescale={rescale!r}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise TypeError(f"`seed` must be an integer or None. Received: seed={seed!r}")
+        if isinstance(masks, bool) or not isinstance(masks, int) or masks < 1:
+            raise ValueError(f"`masks` must be an integer >= 1. Received: masks={masks!r}")
         self.rate = check_rate(rate)
         self.rescale = rescale
         self.seed = seed
         self.noise = _as_noise(noise)
+        self.masks = masks
 
     def __call__(self, kernel: Tensor, rate: Tensor | None = None, seed: Any = None) -> Tensor:
         """Returns `kernel` with a random subset of its weights set to zero.
@@ -212,8 +224,10 @@ class DropConnect(keras.constraints.Constraint):
         return self.noise(dropped, _other_seed(seed), reference=kernel)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments as plain values, `noise` where there is one."""
+        """Returns the constructor's arguments as plain values, `noise` and `masks` where set."""
         config: dict[str, Any] = {"rate": self.rate, "rescale": self.rescale, "seed": self.seed}
         if self.noise is not None:
             config["noise"] = keras.saving.serialize_keras_object(self.noise)
+        if self.masks > 1:
+            config["masks"] = self.masks
         return config

@@ -90,6 +90,12 @@ class DropConnectMixin(_MixinBase):
         """Whether two inferences of the same input may differ."""
         return self.read_noise is not None
 
+    @property
+    def masks(self) -> int:
+        """How many masks a batch gets in training."""
+        is_held = self._held_kernels is not None
+        return 1 if self.drop_connect is None or is_held else self.drop_connect.masks
+
     def _resolve_drop_connect(self, drop_connect: DropConnect | None) -> DropConnect | None:
         """Takes a `DropConnect` out of the Keras constraint arguments, where it means the same."""
         owner = self._constraint_owner()

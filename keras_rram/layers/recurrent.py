@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_rram.layers.composite import CompositeMixin
+from keras_rram.layers.parts import side_by_side
 
 Tensor = Any
 
@@ -22,6 +23,7 @@ class _Recurrent(CompositeMixin):
         self._plain.build(self, sequences_shape, initial_state_shape)
         self._build_fault_weights()
 
+    @side_by_side
     def call(
         self,
         sequences: Tensor,

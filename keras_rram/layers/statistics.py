@@ -11,6 +11,7 @@ from keras import ops
 from keras_rram.layers.centered_input import CenteredInput, mean_of_channels
 from keras_rram.layers.network import faulty_layers
 from keras_rram.layers.normalization import normalize_by_batch
+from keras_rram.layers.parts import in_parts, joined
 
 Tensor = Any
 Sums = dict[str, list[np.ndarray]]
@@ -160,21 +161,12 @@ def _side_by_side(
     """Returns a call that gives each of so many parts of a batch a mask of its own."""
 
     def call(*args: Any, **kwargs: Any) -> Tensor:
-        tensors = [one for one in keras.tree.flatten((args, kwargs)) if ops.is_tensor(one)]
-        total = tensors[0].shape[0]
-        size = total // number
         parts = []
-        for index in range(number):
+        for index, (mine, named) in enumerate(in_parts((args, kwargs), number)):
             if writers is not None:
                 writers[index]()
-
-            def part(one: Any, start: int = index * size) -> Any:
-                is_batch = ops.is_tensor(one) and one.shape and one.shape[0] == total
-                return one[start : start + size] if is_batch else one
-
-            mine, named = keras.tree.map_structure(part, (args, kwargs))
             parts.append(type(layer).call(layer, *mine, **named))
-        return keras.tree.map_structure(lambda *each: ops.concatenate(each), *parts)
+        return joined(parts)
 
     return call
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_rram.layers.mixin import DropConnectMixin
+from keras_rram.layers.parts import side_by_side
 
 Tensor = Any
 
@@ -31,20 +32,30 @@ class DropConnectTimeDistributed(keras.layers.TimeDistributed):
     ```
     """
 
+    @property
+    def masks(self) -> int:
+        """How many masks a batch gets in training: as many as the layer that needs the most."""
+        return max((part.masks for part in _holders(self.layer)), default=1)
+
+    @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         """Returns the layer's outputs in all time steps, with the same effective kernels."""
         with _held_kernels(self.layer, training):
             return super().call(inputs, training=training, mask=mask)
 
 
-@contextlib.contextmanager
-def _held_kernels(layer: Any, training: bool | None) -> Iterator[None]:
-    """Draws the effective kernels of all Drop-Connect layers once for a `with` block."""
-    holders = [
+def _holders(layer: Any) -> list[Any]:
+    return [
         part
         for part in layer._flatten_layers()
         if isinstance(part, DropConnectMixin) and part.drop_connect is not None
     ]
+
+
+@contextlib.contextmanager
+def _held_kernels(layer: Any, training: bool | None) -> Iterator[None]:
+    """Draws the effective kernels of all Drop-Connect layers once for a `with` block."""
+    holders = _holders(layer)
     try:
         for part in holders:
             held = {slot: part.effective_kernel(slot, training) for slot in part.kernel_slots}
