@@ -21,6 +21,11 @@ and trained with more than Drop-Connect: noise in every step, or a new chip ever
   python -m tools.train --noise=lognormal_variation:sigma=0.2 --out=runs/varied
   python -m tools.train --fresh_chips=row_faults:rate=0.1 --fresh_every=4 --out=runs/rows
 
+One model for every chip, with batch normalization: eight masks in each batch:
+
+  python -m tools.train --model=resnet20 --scope=convolutions --data=cifar10 --drop_rate=0.2 \
+      --masks=8 --out=runs/masks
+
 One model for every fault rate up to 30%, and one for cells that are stuck on:
 
   python -m tools.train --data=mnist --recipe=mnist_short --drop_rate=0.3 --drop_rates=uniform \
@@ -61,6 +66,7 @@ number_flags.define("drop_rate", 0.1, "Drop rate in [0, 1).", "[0, 1)")
 flags.DEFINE_bool(
     "rescale", False, "Scale kept weights by 1 / (1 - rate), in training and on chips."
 )
+number_flags.define_whole("masks", 1, "Masks in each batch, each for a part of it.", "[1, 1024]")
 flags.DEFINE_list(
     "scope", "blocks", "Which roles drop: blocks, depthwise, convolutions, all, or roles."
 )
@@ -163,7 +169,7 @@ def main(argv: Sequence[str]) -> None:
     options = _model_options()
     normalization = FLAGS.normalization or _NORMALIZATION[FLAGS.model]
     drop_connect = DropConnect(
-        FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, cli.parsed("noise", _noise)
+        FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, cli.parsed("noise", _noise), FLAGS.masks
     )
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
     fresh_chips = cli.parsed(

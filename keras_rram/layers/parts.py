@@ -52,15 +52,30 @@ def in_parts(arguments: Any, count: int) -> Iterator[Any]:
             each, where the size of the batch is known.
     """
     size = _size(arguments)
-    for index in range(count):
-        low, high = index * size // count, (index + 1) * size // count
-        if not isinstance(size, int) or low < high:
-            yield _map_batch(lambda one, low=low, high=high: one[low:high], arguments)
+    cuts: Any = count
+    if isinstance(size, int):
+        cuts = sorted({index * size // count for index in range(count)} - {0})
+    if not cuts:
+        yield arguments
+        return
+    # Not slices, whose gradients would each be of the whole batch.
+    flat = keras.tree.flatten(_map_batch(lambda one: _Parts(ops.split(one, cuts)), arguments))
+    number = next(len(one.parts) for one in flat if isinstance(one, _Parts))
+    for index in range(number):
+        mine = [one.parts[index] if isinstance(one, _Parts) else one for one in flat]
+        yield keras.tree.pack_sequence_as(arguments, mine)
 
 
 def joined(outputs: list[Any]) -> Any:
     """Returns what parts of a batch gave as one batch, in any structure."""
     return keras.tree.map_structure(lambda *each: ops.concatenate(each), *outputs)
+
+
+class _Parts:
+    """The parts of a tensor, as one leaf of a structure."""
+
+    def __init__(self, parts: list[Tensor]):
+        self.parts = parts
 
 
 def _first(arguments: Any) -> Tensor:

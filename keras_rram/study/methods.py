@@ -9,6 +9,7 @@ import keras
 
 from keras_rram.data.dataset import Dataset
 from keras_rram.faults import FaultModel
+from keras_rram.layers import DropConnect, faulty_layers
 from keras_rram.training.loop import TrainingResult, train
 from keras_rram.training.recipes import Recipe
 
@@ -37,6 +38,15 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _several_masks(model: keras.Model, fault_model: FaultModel, seed: int) -> keras.Model:
+    """Gives each batch eight masks, one for each of its parts."""
+    del fault_model, seed
+    for layer in faulty_layers(model).values():
+        held = layer.drop_connect
+        layer.drop_connect = DropConnect(held.rate, held.rescale, held.seed, held.noise, masks=8)
+    return model
+
+
 def _ending_on_fixed_statistics(
     model: keras.Model, dataset: Dataset, recipe: Recipe, *arguments: Any, **options: Any
 ) -> TrainingResult:
@@ -54,6 +64,7 @@ METHODS: dict[str, Method] = {
         train=_ending_on_fixed_statistics,
         options={"centered_inputs": True},
     ),
+    "masks": Method("eight masks a batch", prepare=_several_masks),
     "instance": Method("instance normalization", options={"normalization": "instance"}),
 }
 """By name. A method is one entry here; its runs compare with those of the same epochs."""
