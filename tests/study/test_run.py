@@ -10,12 +10,13 @@ import pytest
 from keras_rram import Chip, StuckAtZero
 from keras_rram.data.sources import load
 from keras_rram.files.schemas import PANEL
+from keras_rram.layers import faulty_layers
 from keras_rram.study import FINDINGS, METHODS, Method, Run, fluctuation, publish, run_panel
 from keras_rram.study.answers import read_answers
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import FILES, read
 from keras_rram.study.run import _at_scale, _trained, _UnscaledChip
-from keras_rram.study.setups import setup
+from keras_rram.study.setups import build, setup
 from keras_rram.training.loop import train
 
 
@@ -98,6 +99,16 @@ def test_another_method_trains_and_prepares_in_its_own_way(tmp_path, monkeypatch
     assert (record["method"], record["seed"], record["epochs"]) == ("other", 3, 1)
     assert seen == [(0.1, 3)]
     assert record["populations"]["chips"]["seed"] == 0
+
+
+def test_the_method_of_several_masks_changes_nothing_but_their_number():
+    how = smoke("3A", "published")
+    model = build(how.panel, how.setup, "published", seed=2)
+    before = {name: each.drop_connect.get_config() for name, each in faulty_layers(model).items()}
+    prepared = METHODS["masks"].prepare(model, StuckAtZero(0.2), 2)
+    after = {name: each.drop_connect.get_config() for name, each in faulty_layers(prepared).items()}
+    assert after == {name: config | {"masks": 8} for name, config in before.items()}
+    assert all(config["rescale"] and config["seed"] == 2 for config in before.values())
 
 
 def test_a_finished_run_is_not_run_again(finished, monkeypatch):

@@ -48,6 +48,7 @@ BAD = {
     "jobs": ("0", "-2", "1.5", DIGITS),
     "keep_above": (),
     "learning_rate": ("0", "-0.1"),
+    "masks": COUNT,
     "max_accuracy_difference": SHARE,
     "micro_images": COUNT_OR_NONE,
     "min_agreement": SHARE,

@@ -205,11 +205,12 @@ def test_the_process_ends_with_one_line(tmp_path):
 def test_what_makes_a_model_robust_is_a_flag(tmp_path):
     quick = ["--train_images=60", "--validation_images=30", "--batch_size=30", "--bottlenecks=1"]
     robust = ["--normalization=batch", "--centered_inputs", "--statistics_epochs=1", "--epochs=2"]
-    robust += ["--gradient_clip=1", "--drop_rates=uniform", "--drop_ramp_epochs=1"]
+    robust += ["--gradient_clip=1", "--drop_rates=uniform", "--drop_ramp_epochs=1", "--masks=2"]
     faults = ["--fresh_chips=column_faults:rate=0.1", "--recipe=mnist"]
     run_here("train", *quick, *robust, *faults, f"--out={tmp_path}/run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["normalization"] == "batch" and config["centered_inputs"] is True
+    assert config["drop_connect"]["masks"] == 2
     assert config["fresh_chips"] == "column_faults:rate=0.1"
     recipe = {key: config["recipe"][key] for key in ("drop_rates", "statistics_epochs")}
     assert recipe == {"drop_rates": "uniform", "statistics_epochs": 1}

@@ -13,8 +13,9 @@ from .timing import in_turn, ratio
 def run(quick: bool) -> Iterator[tuple[str, float]]:
     """Yields ratios of training steps.
 
-    Every kernel dropped against plain layers; then normalizations of each image, centred inputs and
-    fixed statistics against the fused batch normalization of the same dropped network.
+    Every kernel dropped against plain layers; then normalizations of each image, centred inputs,
+    fixed statistics and eight masks a batch against the fused batch normalization of the same
+    dropped network.
     """
     from keras_rram.models import mini_mobilenet, resnet20
 
@@ -40,7 +41,7 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
 def _robust_parts(
     name: str, build: Any, options: dict[str, Any], batch: int, quick: bool
 ) -> Iterator[tuple[str, float]]:
-    from keras_rram.layers import fix_statistics
+    from keras_rram.layers import DropConnect, fix_statistics
 
     steps = 1 if quick else 2
     base = trainer(build(drop_connect=0.2, **options), batch, steps)
@@ -49,9 +50,10 @@ def _robust_parts(
         ("fixed", {}),
         ("group", {"normalization": "group"}),
         ("centered", {"centered_inputs": True}),
+        ("masks", {"drop_connect": DropConnect(0.2, masks=8)}),
     )
     for part, others in parts[1:2] if quick else parts:
-        model = build(drop_connect=0.2, **options, **others)
+        model = build(**{"drop_connect": 0.2, **options, **others})
         train = trainer(model, batch, steps)
         with fix_statistics(model) if part == "fixed" else contextlib.nullcontext():
             seconds = in_turn([train, base], rounds=2 if quick else 7)
