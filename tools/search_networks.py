@@ -15,13 +15,12 @@ accumulates on faulty hardware), which `--resume` goes on with and several proce
 `networks.csv` and `networks.json`, a row for each network.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, number_flags, report
+from . import cli, fault_flags, inputs, number_flags, report, short_trainings
 
 FLAGS = flags.FLAGS
 
@@ -33,12 +32,7 @@ number_flags.define_whole(
 number_flags.define_whole("trials", 20, "Networks.", "[1, 1e9]")
 number_flags.define_whole("width", 16, "Channels of the first stage.", "[1, 1e9]")
 flags.DEFINE_string("recipe", "cifar10_short", "Recipe by name, see keras_rram.training.")
-number_flags.define_whole("epochs", 2, "Epochs of each training.", "[1, 1e9]")
-number_flags.define_whole("batch_size", 128, "Batch size.", "[1, 1e9]")
-number_flags.define_whole("train_images", 5000, "Training images, a stratified part.", "[2, 1e9]")
-number_flags.define_whole("validation_images", 1000, "Training images that judge.", "[2, 1e9]")
-number_flags.define_whole("calibration_images", 256, "Training images for statistics.", "[2, 1e9]")
-number_flags.define_whole("search_chips", 8, "Chips that judge.", "[2, 1e9]")
+short_trainings.define()
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the study in --out, or join those who work on it.")
 
@@ -51,17 +45,11 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram import data
     from keras_rram.faults import spec
     from keras_rram.placement import Study, TrainedTrials, pareto
-    from keras_rram.training import RECIPES
 
-    if FLAGS.recipe not in RECIPES:
-        raise ValueError(f"--recipe: expected one of {sorted(RECIPES)}. Received: {FLAGS.recipe}")
-    recipe = dataclasses.replace(
-        RECIPES[FLAGS.recipe], epochs=FLAGS.epochs, batch_size=FLAGS.batch_size
-    )
+    recipe = short_trainings.recipe(FLAGS.recipe)
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
     whole = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download, FLAGS.normalize)
-    dataset = whole.split(FLAGS.validation_images).subset(train=FLAGS.train_images)
-    dataset.steps_per_epoch(recipe.batch_size)
+    dataset = short_trainings.dataset(whole)
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     fingerprint = {
         "data": whole.fingerprint,
@@ -121,14 +109,14 @@ def plan() -> list[dict[str, str]]:
     return first
 
 
-def network(chosen: Mapping[str, str], dataset: Any, rate: float) -> Any:
+def network(chosen: Mapping[str, str], dataset: Any, rate: float, seed: int) -> Any:
     """Returns a new network, what is faulty in it on Drop-Connect layers."""
     import keras
 
     from keras_rram import DropConnect, models, to_drop_connect
 
     kinds = {int(name[1:]): kind for name, kind in chosen.items()}
-    keras.utils.set_random_seed(FLAGS.seed)
+    keras.utils.set_random_seed(seed)
     plain = models.resnet20(
         replaced=[number for number, kind in kinds.items() if kind == "bottleneck"],
         widened=[number for number, kind in kinds.items() if kind == "wide"],
@@ -140,7 +128,7 @@ def network(chosen: Mapping[str, str], dataset: Any, rate: float) -> Any:
     if not faulty:
         return to_drop_connect(plain, 0.0)
     return to_drop_connect(
-        plain, DropConnect(rate, seed=FLAGS.seed), lambda layer: layer.name[:3] in faulty
+        plain, DropConnect(rate, seed=seed), lambda layer: layer.name[:3] in faulty
     )
 
 
@@ -148,25 +136,15 @@ def judge(
     chosen: Mapping[str, str], dataset: Any, recipe: Any, fault_model: Any
 ) -> tuple[float, list[float]]:
     """Trains a network, and returns its share on faulty hardware and its chips' accuracies."""
-    from keras_rram import population
-    from keras_rram.placement import Bench, StagedNetwork, macs_shares
-    from keras_rram.training import train
+    from keras_rram.placement import macs_shares
 
-    model = network(chosen, dataset, fault_model.rate)
-    train(model, dataset, recipe, FLAGS.seed, verbose=0)
-    staged = StagedNetwork(model)
-    everything: frozenset[str] = frozenset(staged.layers)
-    if set(chosen.values()) == {"exact"}:
-        everything = frozenset()
-    calibration, _ = dataset.arrays("train", FLAGS.calibration_images, augmented=True)
-    count = FLAGS.search_chips
-    gathering = population(fault_model, count, FLAGS.seed, stream="calibration")
-    chips = population(fault_model, count, FLAGS.seed, stream="validation")
-    images = dataset.arrays("validation")
-    bench = Bench(staged, chips, images, None, "placement", calibration, gathering)
-    answers = bench.answers([everything])[everything]
-    share = sum(share for name, share in macs_shares(model).items() if name in everything)
-    return share, [float(one.mean()) for one in answers]
+    model = network(chosen, dataset, fault_model.rate, FLAGS.seed)
+    is_faulty = set(chosen.values()) != {"exact"}
+    found = short_trainings.judge(
+        model, dataset, recipe, fault_model, FLAGS.seed, ("placement",), is_faulty, FLAGS.seed
+    )
+    share = sum(macs_shares(model).values()) if is_faulty else 0.0
+    return share, found["placement"]
 
 
 if __name__ == "__main__":
