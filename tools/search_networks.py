@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, number_flags, report, short_trainings
+from . import cli, fault_flags, inputs, number_flags, report, resnet_choices, short_trainings
 
 FLAGS = flags.FLAGS
 
@@ -30,13 +30,10 @@ number_flags.define_whole(
     "seed", 0, "Seed of proposals, weights, masks and chips.", number_flags.SEEDS
 )
 number_flags.define_whole("trials", 20, "Networks.", "[1, 1e9]")
-number_flags.define_whole("width", 16, "Channels of the first stage.", "[1, 1e9]")
-flags.DEFINE_string("recipe", "cifar10_short", "Recipe by name, see keras_rram.training.")
+resnet_choices.define()
 short_trainings.define()
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the study in --out, or join those who work on it.")
-
-CONVOLUTIONS = 18
 
 
 def main(argv: Sequence[str]) -> None:
@@ -63,7 +60,9 @@ def main(argv: Sequence[str]) -> None:
             )
         },
     }  # fmt: skip
-    trials = TrainedTrials(choices(), lambda chosen: judge(chosen, dataset, recipe, fault_model))
+    trials = TrainedTrials(
+        resnet_choices.choices(), lambda chosen: judge(chosen, dataset, recipe, fault_model)
+    )
     study = Study(folder / "study.db", "optuna", fingerprint, FLAGS.seed)
     found = study.run(trials, plan(), FLAGS.trials)
     front = {one.groups for one in pareto(found)}
@@ -84,20 +83,11 @@ def main(argv: Sequence[str]) -> None:
     report.show(report.in_percent(shown, list(shown)), [f"Results: {FLAGS.out}/"])
 
 
-def choices() -> dict[str, tuple[str, ...]]:
-    """Returns what each convolution may be."""
-    each = ("exact", "faulty", "bottleneck")
-    return {
-        f"c{number:02d}": (*each, "wide") if number % 2 else each
-        for number in range(1, CONVOLUTIONS + 1)
-    }
-
-
 def plan() -> list[dict[str, str]]:
     """Returns the networks to begin with: nothing and everything faulty, the study's 4C and 4D."""
     six = (4, 6, 10, 12, 16, 18)
     most = (2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18)
-    names = list(choices())
+    names = list(resnet_choices.choices())
     first = [dict.fromkeys(names, "exact"), dict.fromkeys(names, "faulty")]
     for numbers in (six, most):
         first.append(
@@ -109,42 +99,14 @@ def plan() -> list[dict[str, str]]:
     return first
 
 
-def network(chosen: Mapping[str, str], dataset: Any, rate: float, seed: int) -> Any:
-    """Returns a new network, what is faulty in it on Drop-Connect layers."""
-    import keras
-
-    from keras_rram import DropConnect, models, to_drop_connect
-
-    kinds = {int(name[1:]): kind for name, kind in chosen.items()}
-    keras.utils.set_random_seed(seed)
-    plain = models.resnet20(
-        replaced=[number for number, kind in kinds.items() if kind == "bottleneck"],
-        widened=[number for number, kind in kinds.items() if kind == "wide"],
-        width=FLAGS.width,
-        input_shape=dataset.input_shape,
-        classes=dataset.classes,
-    )
-    faulty = {f"c{number:02d}" for number, kind in kinds.items() if kind != "exact"}
-    if not faulty:
-        return to_drop_connect(plain, 0.0)
-    return to_drop_connect(
-        plain, DropConnect(rate, seed=seed), lambda layer: layer.name[:3] in faulty
-    )
-
-
 def judge(
     chosen: Mapping[str, str], dataset: Any, recipe: Any, fault_model: Any
 ) -> tuple[float, list[float]]:
     """Trains a network, and returns its share on faulty hardware and its chips' accuracies."""
-    from keras_rram.placement import macs_shares
-
-    model = network(chosen, dataset, fault_model.rate, FLAGS.seed)
-    is_faulty = set(chosen.values()) != {"exact"}
-    found = short_trainings.judge(
-        model, dataset, recipe, fault_model, FLAGS.seed, ("placement",), is_faulty, FLAGS.seed
+    found = resnet_choices.judge(
+        chosen, dataset, recipe, fault_model, FLAGS.seed, ("placement",), FLAGS.seed
     )
-    share = sum(macs_shares(model).values()) if is_faulty else 0.0
-    return share, found["placement"]
+    return found["share"], found["placement"]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from keras_rram.placement import Bench
 from keras_rram.training import RECIPES
 from tests.classifiers import classifier, right_answers
 from tests.run_tools import load_tool, run_main
+from tools import resnet_choices
 
 pytest.importorskip("optuna")
 
@@ -142,10 +143,10 @@ def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypat
     given = ["--trials=3", "--width=2", "--epochs=1", "--batch_size=16", "--train_images=32"]
     given += ["--validation_images=20", "--search_chips=2", "--calibration_images=16"]
     flags.FLAGS(["search", f"--data={tmp_path}/two.npz", "--recipe=digits", f"--out={out}", *given])
-    chosen = dict.fromkeys(tool.choices(), "exact")
+    chosen = dict.fromkeys(resnet_choices.choices(), "exact")
     chosen |= {"c03": "wide", "c04": "faulty", "c10": "bottleneck"}
     dataset = data.load(f"{tmp_path}/two.npz").split(20)
-    model = tool.network(chosen, dataset, 0.2)
+    model = resnet_choices.network(chosen, dataset, 0.2, 0)
     assert list(keras_rram.faulty_layers(model)) == [
         "c03_conv", "c04_conv", "c10_expand", "c10_depthwise", "c10_project",
     ]  # fmt: skip
