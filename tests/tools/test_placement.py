@@ -11,10 +11,12 @@ from keras_rram import Chip, StuckAtZero, data
 from keras_rram.placement import Bench
 from keras_rram.training import RECIPES
 from tests.classifiers import classifier, right_answers
-from tests.run_tools import load_tool, run_main
+from tests.run_tools import ROOT, load_tool, run_main
 from tools import resnet_choices
 
 pytest.importorskip("optuna")
+
+RECORDS = ROOT / "docs" / "reproduction"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,9 @@ def test_sensitivity(saved, tmp_path, capsys):
     assert "longest interval" in capsys.readouterr().out
 
 
-def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path, monkeypatch):
+def test_place_selects_and_reports_on_different_images_and_chips(
+    saved, tmp_path, monkeypatch, capsys
+):
     benches = []
     start = Bench.__init__
 
@@ -104,10 +108,29 @@ def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path
     assert asked["share"] >= 0.4
     assert held["trials"] == {"greedy": 3, "optuna": 3}
     assert (out / "place.png").stat().st_size > 5000
+    # The 300 images that the training set aside, and no more: they are new to the model.
+    assert held["search_images_trained_on"] is False
+    assert "was trained on" not in capsys.readouterr().out
     # It goes on: nothing is left to search, and a search of something else is refused.
     run_main("place", *given, "--resume", "--search_only")
     with pytest.raises(ValueError, match="What differs is seed"):
         run_main("place", *given, "--resume", "--seed=1")
+
+
+def test_images_of_the_search_that_were_trained_on(saved, tmp_path):
+    """The tool's rule against the images themselves, of a split larger and of one smaller."""
+    whole, tool = data.load("digits"), load_tool("place")
+    trained = {image.tobytes() for image in whole.split(300).arrays("train")[0]}
+    flags.FLAGS(["place", f"--model={saved}"])
+    for count in (200, 300, 301, 400):
+        searched = {image.tobytes() for image in whole.split(count).arrays("validation")[0]}
+        assert tool._trained_on(count) == bool(searched & trained)
+    record = RECORDS / "2B-strided-text-short" / "record.json"  # the study set nothing aside
+    (tmp_path / "record.json").write_bytes(record.read_bytes())
+    flags.FLAGS(["place", f"--model={tmp_path}/model.keras"])
+    assert tool._trained_on(8) is True
+    flags.FLAGS(["place", "--model=nowhere/model.keras"])
+    assert tool._trained_on(8) is None
 
 
 @pytest.mark.parametrize(
