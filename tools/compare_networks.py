@@ -136,7 +136,9 @@ def difference(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     }
 
 
-def averages(values: Mapping[str, Sequence[float]], spread: float, df: int) -> list[dict[str, Any]]:
+def averages(
+    values: Mapping[str, Sequence[float]], spread: float, df: float
+) -> list[dict[str, Any]]:
     """Returns the mean of each network, and of all that share a part of their name, with 95%."""
     from scipy import stats
 
