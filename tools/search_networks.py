@@ -12,9 +12,11 @@ believe the order. Training drops the faulty layers at --fault_rate. The search 
 images that are set aside and at chips of the stream "validation", as `tools.place` does, and the
 folder `--out` gets `study.db`, an Optuna study of two objectives (accuracy, share of multiply-
 accumulates on faulty hardware), which `--resume` goes on with and several processes may share; then
-`networks.csv` and `networks.json`, a row for each network.
+`networks.csv` and `networks.json`, a row for each network, with the 95% interval over chips on the
+search's images, and `networks.png`.
 """
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,9 @@ resnet_choices.define()
 short_trainings.define()
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the study in --out, or join those who work on it.")
+
+PLANNED = ("nothing", "all", "4C", "4D")
+"""Names of `plan`, networks to begin with."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -60,27 +65,84 @@ def main(argv: Sequence[str]) -> None:
             )
         },
     }  # fmt: skip
-    trials = TrainedTrials(
-        resnet_choices.choices(), lambda chosen: judge(chosen, dataset, recipe, fault_model)
-    )
+
+    def train(chosen: Mapping[str, str]) -> tuple[float, list[float]]:
+        share, accuracies = judge(chosen, dataset, recipe, fault_model)
+        mean = sum(accuracies) / len(accuracies)
+        print(
+            f"{named(chosen)}: {100 * mean:.1f}%, {100 * share:.0f}% of the work on faulty "
+            "hardware",
+            flush=True,
+        )
+        return share, accuracies
+
+    trials = TrainedTrials(resnet_choices.choices(), train)
     study = Study(folder / "study.db", "optuna", fingerprint, FLAGS.seed)
     found = study.run(trials, plan(), FLAGS.trials)
     front = {one.groups for one in pareto(found)}
-    rows = [
-        {
-            "share": one.share,
-            "mean": one.mean,
-            "low": min(one.accuracies),
-            "high": max(one.accuracies),
-            "front": one.groups in front,
-            **dict(text.split("=") for text in one.groups),
-        }
-        for one in found
-    ]
+    rows = []
+    for one in found:
+        chosen = dict(text.split("=") for text in one.groups)
+        interval = over_chips(one.accuracies)
+        rows.append(
+            {
+                "network": named(chosen),
+                "share": one.share,
+                "mean": one.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "worst": min(one.accuracies),
+                "front": one.groups in front,
+                **chosen,
+            }
+        )
     table = report.table(rows)
     report.write_rows(folder / "networks.csv", table, **fingerprint)
-    shown = table[table["front"]].sort_values("share")[["share", "mean", "low", "high"]]
-    report.show(report.in_percent(shown, list(shown)), [f"Results: {FLAGS.out}/"])
+    draw(table, folder / "networks.png")
+    shares = ["share", "mean", "low", "high", "worst"]
+    shown = table[table["front"]].sort_values("share")[[*shares, "network"]]
+    report.show(report.in_percent(shown, shares), [f"Results: {FLAGS.out}/"])
+
+
+def named(chosen: Mapping[str, str]) -> str:
+    """Returns a network in a few words: a name of the first ones, or what is not exact."""
+    planned = dict(zip(PLANNED, plan(), strict=True))
+    for name, one in planned.items():
+        if one == dict(chosen):
+            return name
+    kinds = dict.fromkeys(kind for kind in chosen.values() if kind != "exact")
+    return ", ".join(
+        " ".join([kind, *(name for name in chosen if chosen[name] == kind)]) for kind in kinds
+    )
+
+
+def over_chips(accuracies: Sequence[float]) -> Any:
+    """Returns Student's interval of the mean over chips, on the images of the search."""
+    import numpy as np
+    from scipy import stats
+
+    from keras_rram.evaluation import Interval
+
+    values = np.asarray(accuracies)
+    reach = stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
+    mean = values.mean()
+    question = "new chips, these images"
+    return Interval(*map(float, (mean, mean - reach, mean + reach)), 0.95, question, "t")
+
+
+def draw(table: Any, path: pathlib.Path) -> None:
+    """Draws the front, and all other networks as points."""
+    from keras_rram.evaluation import Interval
+    from keras_rram.placement import FrontPoint
+    from keras_rram.plots import placement_front
+
+    def point(row: Any) -> Any:
+        name = row.network if row.network in PLANNED else ""
+        return FrontPoint(name, row.share, Interval(row.mean, row.low, row.high, 0.95, "", ""))
+
+    front = [point(row) for row in table[table["front"]].itertuples()]
+    others = [point(row) for row in table.itertuples() if not row.front or row.network in PLANNED]
+    placement_front({"front of the search": front}, others, path)
 
 
 def plan() -> list[dict[str, str]]:

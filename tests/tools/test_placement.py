@@ -187,7 +187,7 @@ def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypat
 
     def judge(chosen, *others):
         faulty = sum(kind != "exact" for kind in chosen.values())
-        return faulty / 18, [1 - faulty / 20] * 2
+        return faulty / 18, [0.98 - faulty / 20, 1.02 - faulty / 20]
 
     monkeypatch.setattr(tool, "judge", judge)
     tool.main(["search"])
@@ -196,3 +196,11 @@ def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypat
     assert set(table.loc[0, "c01":"c18"]) == {"exact"}
     assert set(table.loc[1, "c01":"c18"]) == {"faulty"}
     assert table.loc[2, "c04"] == "bottleneck"
+    assert list(table["network"]) == ["nothing", "all", "4C"] and list(table["front"]) == [True] * 3
+    # Student's interval of two values 0.04 apart: t(1) is tan(0.95 pi / 2).
+    reach = np.tan(0.95 * np.pi / 2) * 0.02
+    assert table.loc[0, "high"] - table.loc[0, "mean"] == pytest.approx(reach)
+    assert (out / "networks.png").stat().st_size > 5000
+    assert tool.named(dict.fromkeys(chosen, "exact") | {"c05": "wide", "c06": "faulty"}) == (
+        "wide c05, faulty c06"
+    )
