@@ -24,6 +24,7 @@ API = {
     "repair": "repairs of a chip",
     "evaluation": "populations, statistics, explanation",
     "export": "TFLite files",
+    "placement": "which layers may fail: sensitivities, search, ranks",
     "plots": "figures",
 }
 """Room of the package -> what it has."""

@@ -83,7 +83,7 @@ Within the block the model is the chip; after it, healthy again.
 
 with Chip(StuckAtZero(0.2), index=0, stream="validation").program(model):
     right = np.argmax(model.predict(images, verbose=0), -1) == labels
-print(right.mean())
+print(f"{right.mean():.1%} right on a chip")
 
 """
 ## And the population

@@ -29,7 +29,7 @@ dataset = dataset.subset(train=500) if FAST else dataset
 test = dataset.arrays("test", IMAGES)
 keras.utils.set_random_seed(0)
 model = models.perceptron((32,) if FAST else (128, 64), drop_connect=0.1)
-train(model, dataset, Recipe("adam", 1e-3, 64, EPOCHS), seed=0, verbose=2)
+result = train(model, dataset, Recipe("adam", 1e-3, 64, EPOCHS), seed=0, verbose=2)
 
 """
 ## As text
@@ -61,9 +61,9 @@ the same cells: a cell that is stuck does not vary.
 """
 
 both = "stuck_at_zero:rate=0.05+lognormal_variation:sigma=0.2"
-print(evaluate_population(model, both, test, CHIPS, progress=False).mean)
+print(f"{evaluate_population(model, both, test, CHIPS, progress=False).mean:.3f}")
 same = "lognormal_variation:sigma=0.2&differential_pair:stuck_off=0.05"
-print(evaluate_population(model, same, test, CHIPS, progress=False).mean)
+print(f"{evaluate_population(model, same, test, CHIPS, progress=False).mean:.3f}")
 
 """
 ## One of your own
@@ -87,5 +87,6 @@ class SignFlips:
 
 
 faults.NAMES["sign_flips"] = SignFlips
-print(Chip(faults.parse("sign_flips:rate=0.02")).faults(model)["head/kernel"].rate)
-print(evaluate_population(model, "sign_flips:rate=0.02", test, CHIPS, progress=False).mean)
+print(f"{Chip(faults.parse('sign_flips:rate=0.02')).faults(model)['head/kernel'].rate:.3f}")
+found = evaluate_population(model, "sign_flips:rate=0.02", test, CHIPS, progress=False)
+print(f"{found.mean:.3f}")

@@ -85,7 +85,8 @@ print(smallest_population(quantile=0.05, confidence=0.95))
 With fewer, no honest bound exists, and the summary has none.
 """
 
-print(result.summary()["q05"], result.summary()["q05_bound"])
+summary = result.summary()
+print("5th percentile:", summary["q05"], "and its lower bound:", summary["q05_bound"])
 
 """
 ## How many chips for a mean that is precise enough?
@@ -97,7 +98,9 @@ interval accounts for having looked more than once.
 width = 0.05 if FAST else 0.02
 rule = StopRule(width)
 stopped = evaluate_population(dropped, StuckAtZero(0.1), test, 500, stop=rule, progress=False)
-print(stopped.reason, len(stopped.chips), stopped.mean_interval())
+interval = stopped.mean_interval()
+print(f"{stopped.reason}, with {len(stopped.chips)} chips")
+print(f"{interval.estimate:.4f} ({interval.low:.4f} to {interval.high:.4f}), {interval.method}")
 
 """
 ## Is one model better than another?
@@ -108,4 +111,6 @@ cancels: the interval of the difference is narrower than those of the two means 
 
 other = evaluate_population(plain, StuckAtZero(0.1), test, CHIPS, progress=False)
 difference = paired_difference(result, other)
-print(difference.interval, difference.wins)
+gained = difference.interval
+print(f"{gained.estimate:.4f} gained ({gained.low:.4f} to {gained.high:.4f}), {gained.question}")
+print(f"better on {difference.wins:.0%} of the chips")

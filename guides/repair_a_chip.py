@@ -50,7 +50,7 @@ model.compile(
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
 )
-model.fit(train_images, train_labels, batch_size=64, epochs=EPOCHS, verbose=2)
+history = model.fit(train_images, train_labels, batch_size=64, epochs=EPOCHS, verbose=2)
 
 """
 ## One chip, by hand

@@ -138,4 +138,4 @@ write_report("report.html", [ReportRun("mine", [better], Chips(robust, labels))]
 report = export_tflite(
     robust, "chip0.tflite", Chip(StuckAtZero(0.1)), "float32", None, images, labels
 )
-print(report.verification.accuracy)
+print(f"accuracy of the file: {report.verification.accuracy:.1%}")

@@ -19,6 +19,8 @@ COMMANDS = {
     "sensitivity": "sensitivity",
     "place": "place",
     "networks": "search_networks",
+    "compare-networks": "compare_networks",
+    "ranks": "rank_agreement",
     "channels": "channel_shifts",
     "levels": "levels",
     "quantize": "quantize",

@@ -7,7 +7,7 @@ to LiteRT, on test images of the data that its sidecar names:
 
 The folder `--out` gets `model.h` and `model.cc` (another name: `--name`), and `model.json` with the
 least arena, the operators to register and the difference from LiteRT. A file that differs from
-LiteRT by more than one quantization step is an error and leaves nothing.
+LiteRT's reference kernels by more than one quantization step is an error and leaves nothing.
 """
 
 import contextlib
@@ -72,8 +72,9 @@ def main(argv: Sequence[str]) -> None:
             temporary.write_text(text, encoding="utf-8")
     print(
         f"Runs in TensorFlow Lite Micro: {report.size:,} bytes of flash, an arena of "
-        f"{report.arena_size:,} bytes; outputs within {report.max_steps} step(s) of LiteRT and the "
-        f"same class on {report.agreement:.1%} of {report.images} images."
+        f"{report.arena_size:,} bytes; outputs within {report.max_steps} step(s) of LiteRT's "
+        f"reference kernels and {report.xnnpack_steps} of XNNPACK, the same class on "
+        f"{report.agreement:.1%} of {report.images} images."
     )
     print(f"Operators: {', '.join(report.operators)}. Results: {folder}/")
 

@@ -85,8 +85,8 @@ class Training:
 
     The file is `config.json` of `tools.train`, or `record.json` of `tools.reproduce`. `data` is
     what `--data` was, `fingerprint` that of the images and their normalization, `normalization`
-    as `describe` gives it, and `scope` what was on faulty hardware. The command is without the
-    folder of the data.
+    as `describe` gives it, and `scope` what was on faulty hardware. `validation_images` is how many
+    training images were set aside. The command is without the folder of the data.
     """
 
     name: str | None = None
@@ -98,6 +98,7 @@ class Training:
     fingerprint: str | None = None
     normalization: dict[str, Any] | None = None
     scope: str | tuple[str, ...] | None = None
+    validation_images: int | None = None
 
     @classmethod
     def beside(cls, model: str | os.PathLike[str]) -> "Training":
@@ -129,6 +130,7 @@ class Training:
             data.get("fingerprint"),
             data.get("normalization"),
             tuple(scope) if isinstance(scope, list) else scope,
+            held.get("validation_images", 0 if name == "record.json" else None),
         )
 
     def origin(self) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,15 +55,23 @@ def main(argv: Sequence[str]) -> None:
         notebook.cells = [title, *(makers[kind](text) for kind, text in guide.cells)]
         for number, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{number}"  # random by default
+        seconds = time.monotonic()
         if FLAGS.run_all:
             _execute(notebook)
+        seconds = time.monotonic() - seconds
         with written_whole(folder / f"{path.stem}.ipynb") as temporary:
             temporary.write_text(nbformat.writes(notebook) + "\n", "utf-8", newline="\n")
-        print(f"{folder / path.stem}.ipynb: {len(notebook.cells)} cells", flush=True)
+        print(
+            f"{folder / path.stem}.ipynb: {len(notebook.cells)} cells, {seconds:.0f} s", flush=True
+        )
 
 
 def _execute(notebook: Any) -> None:
-    """Executes a notebook in an empty folder, with the packages of this clone."""
+    """Executes a notebook in an empty folder, with the packages of this clone.
+
+    Its outputs are what it prints and draws: what libraries say on stderr as they start has paths
+    of this machine, and warnings of our own end the tests of the guides.
+    """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
     from traitlets.config import Config
@@ -70,15 +79,32 @@ def _execute(notebook: Any) -> None:
     held = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(cli.ROOT), *filter(None, [held])])
     try:
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            tempfile.TemporaryDirectory() as sockets,
+            tempfile.TemporaryFile("w+") as messages,
+        ):
             place = {"metadata": {"path": str(pathlib.Path(folder))}}
             # Between two processes of one machine: no port is opened. The place is absolute, since
             # the kernel runs in another folder than this process.
             kernel = {"transport": "ipc", "ip": str(pathlib.Path(sockets) / "kernel")}
             held_in = Config({"KernelManager": kernel})
             # A kernel imports for long where the cores are busy.
-            options: dict[str, Any] = {"timeout": None, "startup_timeout": 600}
-            NotebookClient(notebook, resources=place, config=held_in, **options).execute()
+            options: dict[str, Any] = {
+                "timeout": None,
+                "startup_timeout": 600,
+                "coalesce_streams": True,
+            }
+            client = NotebookClient(notebook, resources=place, config=held_in, **options)
+            try:
+                client.execute(stderr=messages)
+            except BaseException:
+                messages.seek(0)
+                print(messages.read(), end="", file=sys.stderr)
+                raise
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
     except CellExecutionError as error:
         print(error, file=sys.stderr)
         raise ValueError("a guide ended with the error above.") from None

@@ -23,7 +23,6 @@ The folder `--out` gets `study.db`, an Optuna study, then `place.csv`, `place.js
 `place.png`. Accuracies and shares are in [0, 1], `low` and `high` the 95% interval.
 """
 
-import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -158,6 +157,7 @@ def main(argv: Sequence[str]) -> None:
         "training": inputs.Training.beside(FLAGS.model).origin(),
         "data": dataset.name,
         "search": fingerprint,
+        "search_images_trained_on": _trained_on(len(images[1])),
         "trials": {way: len(part) for way, part in found.items()},
         "stopped_early": {way: sum(one.stopped for one in part) for way, part in found.items()},
         "hypervolume": _volumes(found),
@@ -178,9 +178,16 @@ def main(argv: Sequence[str]) -> None:
 def _validation_images() -> int | float:
     if FLAGS.validation_images is not None:
         return FLAGS.validation_images
-    place = pathlib.Path(FLAGS.model).parent / "config.json"
-    held = json.loads(place.read_text("utf-8")) if place.is_file() else {}
-    return held.get("validation_images") or 0.1
+    return inputs.Training.beside(FLAGS.model).validation_images or 0.1
+
+
+def _trained_on(count: int) -> bool | None:
+    """Returns whether the model was trained on the search's images; None where nothing says it.
+
+    Images are set aside from the end of one order, so that fewer of them are a part of more.
+    """
+    aside = inputs.Training.beside(FLAGS.model).validation_images
+    return None if aside is None else count > aside
 
 
 def _others() -> dict[str, Any]:
@@ -348,6 +355,13 @@ def _draw(table: Any, points: Sequence[Any], folder: pathlib.Path) -> None:
     )
 
 
+_SEEN = {
+    True: "The model was trained on some of the search's images, which flatter it: train with as "
+    "many --validation_images to set them aside.",
+    None: "Nothing beside the model says whether it was trained on the search's images.",
+}
+
+
 def _notes(about: Mapping[str, Any]) -> list[str]:
     notes = [
         f"{way}: {count} trials ({about['stopped_early'][way]} given up early), area under the "
@@ -358,6 +372,8 @@ def _notes(about: Mapping[str, Any]) -> list[str]:
         cells = (one["share"], one["accuracy"]["estimate"])
         share, accuracy = map(report.percent, cells)
         notes.append(f"{one['name']}: {accuracy}% with {share}% of its work on faulty hardware")
+    if about["search_images_trained_on"] is not False:
+        notes.append(_SEEN[about["search_images_trained_on"]])
     return [*notes, f"Tier {about['tier']}, {about['chips']} chips. Results: {FLAGS.out}/"]
 
 

@@ -12,16 +12,17 @@ believe the order. Training drops the faulty layers at --fault_rate. The search 
 images that are set aside and at chips of the stream "validation", as `tools.place` does, and the
 folder `--out` gets `study.db`, an Optuna study of two objectives (accuracy, share of multiply-
 accumulates on faulty hardware), which `--resume` goes on with and several processes may share; then
-`networks.csv` and `networks.json`, a row for each network.
+`networks.csv` and `networks.json`, a row for each network, with the 95% interval over chips on the
+search's images, and `networks.png`.
 """
 
-import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from . import cli, fault_flags, inputs, number_flags, report
+from . import cli, fault_flags, inputs, number_flags, report, resnet_choices, short_trainings
 
 FLAGS = flags.FLAGS
 
@@ -31,18 +32,13 @@ number_flags.define_whole(
     "seed", 0, "Seed of proposals, weights, masks and chips.", number_flags.SEEDS
 )
 number_flags.define_whole("trials", 20, "Networks.", "[1, 1e9]")
-number_flags.define_whole("width", 16, "Channels of the first stage.", "[1, 1e9]")
-flags.DEFINE_string("recipe", "cifar10_short", "Recipe by name, see keras_rram.training.")
-number_flags.define_whole("epochs", 2, "Epochs of each training.", "[1, 1e9]")
-number_flags.define_whole("batch_size", 128, "Batch size.", "[1, 1e9]")
-number_flags.define_whole("train_images", 5000, "Training images, a stratified part.", "[2, 1e9]")
-number_flags.define_whole("validation_images", 1000, "Training images that judge.", "[2, 1e9]")
-number_flags.define_whole("calibration_images", 256, "Training images for statistics.", "[2, 1e9]")
-number_flags.define_whole("search_chips", 8, "Chips that judge.", "[2, 1e9]")
+resnet_choices.define()
+short_trainings.define()
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on with the study in --out, or join those who work on it.")
 
-CONVOLUTIONS = 18
+PLANNED = ("nothing", "all", "4C", "4D")
+"""Names of `plan`, networks to begin with."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -51,17 +47,11 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram import data
     from keras_rram.faults import spec
     from keras_rram.placement import Study, TrainedTrials, pareto
-    from keras_rram.training import RECIPES
 
-    if FLAGS.recipe not in RECIPES:
-        raise ValueError(f"--recipe: expected one of {sorted(RECIPES)}. Received: {FLAGS.recipe}")
-    recipe = dataclasses.replace(
-        RECIPES[FLAGS.recipe], epochs=FLAGS.epochs, batch_size=FLAGS.batch_size
-    )
+    recipe = short_trainings.recipe(FLAGS.recipe)
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
     whole = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download, FLAGS.normalize)
-    dataset = whole.split(FLAGS.validation_images).subset(train=FLAGS.train_images)
-    dataset.steps_per_epoch(recipe.batch_size)
+    dataset = short_trainings.dataset(whole)
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     fingerprint = {
         "data": whole.fingerprint,
@@ -75,41 +65,91 @@ def main(argv: Sequence[str]) -> None:
             )
         },
     }  # fmt: skip
-    trials = TrainedTrials(choices(), lambda chosen: judge(chosen, dataset, recipe, fault_model))
+
+    def train(chosen: Mapping[str, str]) -> tuple[float, list[float]]:
+        share, accuracies = judge(chosen, dataset, recipe, fault_model)
+        mean = sum(accuracies) / len(accuracies)
+        print(
+            f"{named(chosen)}: {100 * mean:.1f}%, {100 * share:.0f}% of the work on faulty "
+            "hardware",
+            flush=True,
+        )
+        return share, accuracies
+
+    trials = TrainedTrials(resnet_choices.choices(), train)
     study = Study(folder / "study.db", "optuna", fingerprint, FLAGS.seed)
     found = study.run(trials, plan(), FLAGS.trials)
     front = {one.groups for one in pareto(found)}
-    rows = [
-        {
-            "share": one.share,
-            "mean": one.mean,
-            "low": min(one.accuracies),
-            "high": max(one.accuracies),
-            "front": one.groups in front,
-            **dict(text.split("=") for text in one.groups),
-        }
-        for one in found
-    ]
+    rows = []
+    for one in found:
+        chosen = dict(text.split("=") for text in one.groups)
+        interval = over_chips(one.accuracies)
+        rows.append(
+            {
+                "network": named(chosen),
+                "share": one.share,
+                "mean": one.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "worst": min(one.accuracies),
+                "front": one.groups in front,
+                **chosen,
+            }
+        )
     table = report.table(rows)
     report.write_rows(folder / "networks.csv", table, **fingerprint)
-    shown = table[table["front"]].sort_values("share")[["share", "mean", "low", "high"]]
-    report.show(report.in_percent(shown, list(shown)), [f"Results: {FLAGS.out}/"])
+    draw(table, folder / "networks.png")
+    shares = ["share", "mean", "low", "high", "worst"]
+    shown = table[table["front"]].sort_values("share")[[*shares, "network"]]
+    report.show(report.in_percent(shown, shares), [f"Results: {FLAGS.out}/"])
 
 
-def choices() -> dict[str, tuple[str, ...]]:
-    """Returns what each convolution may be."""
-    each = ("exact", "faulty", "bottleneck")
-    return {
-        f"c{number:02d}": (*each, "wide") if number % 2 else each
-        for number in range(1, CONVOLUTIONS + 1)
-    }
+def named(chosen: Mapping[str, str]) -> str:
+    """Returns a network in a few words: a name of the first ones, or what is not exact."""
+    planned = dict(zip(PLANNED, plan(), strict=True))
+    for name, one in planned.items():
+        if one == dict(chosen):
+            return name
+    kinds = dict.fromkeys(kind for kind in chosen.values() if kind != "exact")
+    return ", ".join(
+        " ".join([kind, *(name for name in chosen if chosen[name] == kind)]) for kind in kinds
+    )
+
+
+def over_chips(accuracies: Sequence[float]) -> Any:
+    """Returns Student's interval of the mean over chips, on the images of the search."""
+    import numpy as np
+    from scipy import stats
+
+    from keras_rram.evaluation import Interval
+
+    values = np.asarray(accuracies)
+    reach = stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
+    mean = values.mean()
+    question = "new chips, these images"
+    return Interval(*map(float, (mean, mean - reach, mean + reach)), 0.95, question, "t")
+
+
+def draw(table: Any, path: pathlib.Path) -> None:
+    """Draws the front, and all other networks as points."""
+    from keras_rram.evaluation import Interval
+    from keras_rram.placement import FrontPoint
+    from keras_rram.plots import placement_front
+
+    def point(row: Any) -> Any:
+        name = row.network if row.network in PLANNED else ""
+        return FrontPoint(name, row.share, Interval(row.mean, row.low, row.high, 0.95, "", ""))
+
+    front = [point(row) for row in table[table["front"]].itertuples()]
+    others = [point(row) for row in table.itertuples() if not row.front or row.network in PLANNED]
+    placement_front({"front of the search": front}, others, path)
 
 
 def plan() -> list[dict[str, str]]:
     """Returns the networks to begin with: nothing and everything faulty, the study's 4C and 4D."""
     six = (4, 6, 10, 12, 16, 18)
     most = (2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18)
-    names = list(choices())
+    names = list(resnet_choices.choices())
     first = [dict.fromkeys(names, "exact"), dict.fromkeys(names, "faulty")]
     for numbers in (six, most):
         first.append(
@@ -121,52 +161,14 @@ def plan() -> list[dict[str, str]]:
     return first
 
 
-def network(chosen: Mapping[str, str], dataset: Any, rate: float) -> Any:
-    """Returns a new network, what is faulty in it on Drop-Connect layers."""
-    import keras
-
-    from keras_rram import DropConnect, models, to_drop_connect
-
-    kinds = {int(name[1:]): kind for name, kind in chosen.items()}
-    keras.utils.set_random_seed(FLAGS.seed)
-    plain = models.resnet20(
-        replaced=[number for number, kind in kinds.items() if kind == "bottleneck"],
-        widened=[number for number, kind in kinds.items() if kind == "wide"],
-        width=FLAGS.width,
-        input_shape=dataset.input_shape,
-        classes=dataset.classes,
-    )
-    faulty = {f"c{number:02d}" for number, kind in kinds.items() if kind != "exact"}
-    if not faulty:
-        return to_drop_connect(plain, 0.0)
-    return to_drop_connect(
-        plain, DropConnect(rate, seed=FLAGS.seed), lambda layer: layer.name[:3] in faulty
-    )
-
-
 def judge(
     chosen: Mapping[str, str], dataset: Any, recipe: Any, fault_model: Any
 ) -> tuple[float, list[float]]:
     """Trains a network, and returns its share on faulty hardware and its chips' accuracies."""
-    from keras_rram import population
-    from keras_rram.placement import Bench, StagedNetwork, macs_shares
-    from keras_rram.training import train
-
-    model = network(chosen, dataset, fault_model.rate)
-    train(model, dataset, recipe, FLAGS.seed, verbose=0)
-    staged = StagedNetwork(model)
-    everything: frozenset[str] = frozenset(staged.layers)
-    if set(chosen.values()) == {"exact"}:
-        everything = frozenset()
-    calibration, _ = dataset.arrays("train", FLAGS.calibration_images, augmented=True)
-    count = FLAGS.search_chips
-    gathering = population(fault_model, count, FLAGS.seed, stream="calibration")
-    chips = population(fault_model, count, FLAGS.seed, stream="validation")
-    images = dataset.arrays("validation")
-    bench = Bench(staged, chips, images, None, "placement", calibration, gathering)
-    answers = bench.answers([everything])[everything]
-    share = sum(share for name, share in macs_shares(model).items() if name in everything)
-    return share, [float(one.mean()) for one in answers]
+    found = resnet_choices.judge(
+        chosen, dataset, recipe, fault_model, FLAGS.seed, ("placement",), FLAGS.seed
+    )
+    return found["share"], found["placement"]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import contextlib
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_rram.export.flatbuffer import parse
 from keras_rram.quiet import quiet
@@ -13,12 +13,14 @@ _first_use = iter([quiet])
 
 
 class LiteRTModel:
-    """Runs a TFLite file in `ai_edge_litert`, on the CPU with the XNNPACK delegate.
+    """Runs a TFLite file in `ai_edge_litert`, on the CPU.
 
     Args:
         tflite: bytes of the file.
         threads: number of threads.
         batch_size: images for each run of the interpreter; a file with a fixed batch keeps its own.
+        reference: whether LiteRT's reference kernels compute, which are slow and define what an
+            int8 file means; off: XNNPACK, which rounds otherwise (see `MicroReport`).
 
     Raises:
         ValueError: if `tflite` is not a TFLite file with one input and one output, or if the
@@ -31,7 +33,13 @@ class LiteRTModel:
     ```
     """
 
-    def __init__(self, tflite: bytes | bytearray, threads: int = 1, batch_size: int = 100):
+    def __init__(
+        self,
+        tflite: bytes | bytearray,
+        threads: int = 1,
+        batch_size: int = 100,
+        reference: bool = False,
+    ):
         graph = parse(tflite)
         if len(graph.inputs) != 1 or len(graph.outputs) != 1:
             raise ValueError(
@@ -40,14 +48,19 @@ class LiteRTModel:
             )
         try:
             with next(_first_use, contextlib.nullcontext)():
-                self._prepare(bytes(tflite), threads, batch_size)
+                self._prepare(bytes(tflite), threads, batch_size, reference)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"LiteRT does not accept the file: {error}") from error
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
 
-    def _prepare(self, tflite: bytes, threads: int, batch_size: int) -> None:
-        self._interpreter = Interpreter(model_content=tflite, num_threads=threads)
+    def _prepare(
+        self, tflite: bytes, threads: int, batch_size: int, reference: bool = False
+    ) -> None:
+        kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+        self._interpreter = Interpreter(
+            model_content=tflite, num_threads=threads, experimental_op_resolver_type=kernels
+        )
         (self._input,) = self._interpreter.get_input_details()
         fixed = int(self._input["shape_signature"][0])
         self.batch_size = fixed if fixed > 0 else batch_size

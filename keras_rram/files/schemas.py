@@ -84,7 +84,7 @@ class Verified(Struct, kw_only=True):
 
 
 class Micro(Struct, kw_only=True):
-    """What TensorFlow Lite Micro showed."""
+    """What TensorFlow Lite Micro showed; without `xnnpack_steps`, `max_steps` is from XNNPACK."""
 
     arena_size: Count
     operators: list[str]
@@ -92,6 +92,7 @@ class Micro(Struct, kw_only=True):
     images: Count
     max_steps: Count
     agreement: Share
+    xnnpack_steps: Count | None = None
 
 
 class IndexLine(Struct, kw_only=True):

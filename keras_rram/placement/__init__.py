@@ -1,5 +1,6 @@
 """Which layers may be on faulty hardware: sensitivities, and the search for placements."""
 
+from keras_rram.placement.agreement import RankAgreement, rank_agreement
 from keras_rram.placement.bench import Bench
 from keras_rram.placement.estimate import Estimate, estimate_sensitivity
 from keras_rram.placement.front import FrontPoint, hypervolume, pareto
@@ -32,6 +33,7 @@ __all__ = [
     "FrontPoint",
     "GroupSensitivity",
     "Placement",
+    "RankAgreement",
     "Sensitivity",
     "StagedNetwork",
     "Study",
@@ -47,5 +49,6 @@ __all__ = [
     "measure_sensitivity",
     "pareto",
     "random_plan",
+    "rank_agreement",
     "rank_correlation",
 ]

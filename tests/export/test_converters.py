@@ -116,7 +116,7 @@ def test_litert_quantizer_is_on_a_par(tmp_path):
         one, other = (each.verify(model, faults, images) for each in (ours, theirs))
         assert other.agreement >= one.agreement - 0.05
     one, other = (run_micro(each.tflite, images[:10]) for each in (ours, theirs))
-    assert other.agreement == one.agreement == 1 and other.max_steps <= one.max_steps + 1
+    assert other.agreement == one.agreement == 1 and max(one.max_steps, other.max_steps) <= 1
     # Ranges of chips are joined, so that none of them saturates.
     chips = population(FAULTS, 3, stream="calibration")
     on_chips = [

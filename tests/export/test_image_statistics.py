@@ -89,7 +89,10 @@ def test_int8_files_hold_it_and_run_on_microcontrollers(normalization, centered)
     assert np.abs(found - wanted).max() < 0.2 * np.ptp(wanted)
     assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.95
     report = run_micro(tflite, IMAGES[:4])
-    assert report.max_steps <= 3 and report.agreement == 1
+    # Micro computes as LiteRT's reference kernels do, the floats too, but for a step in the dense
+    # layer. XNNPACK rounds means and convolutions otherwise.
+    report.check()
+    assert report.max_steps <= 1 and report.xnnpack_steps <= 3 and report.agreement == 1
     if normalization != "batch":
         # The statistics are an island of floats, in full: nothing of it is in int8, nothing else is
         # in floats.

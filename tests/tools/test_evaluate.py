@@ -3,7 +3,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,21 +11,19 @@ import time
 import keras
 import numpy as np
 import pytest
-from absl import flags
 
 from keras_rram import (
     StuckAtZero,
     bake,
     data,
     faults,
-    faulty_layers,
     layers,
     recalibrate_batch_norm,
 )
 from keras_rram.chips import chip as chips
 from keras_rram.evaluation import load_run, paired_difference
 from tests.classifiers import classifier, right_answers
-from tests.run_tools import ROOT, load_tool, run_here, run_in_turn, run_tool
+from tests.run_tools import ROOT, run_here, run_in_turn, run_tool
 
 DATA = ("--data=digits", "--normalize=mnist")
 FIGURES = {"accuracy.png", "chips.png", "yield.png", "convergence.png"}
@@ -357,53 +354,3 @@ def test_bad_flags_are_one_line_and_leave_nothing_behind(saved, tmp_path):
     assert not (tmp_path / "run").exists()
     output = run_tool("evaluate", "--model=none.keras", f"--out={tmp_path}/run", code=1)
     assert output == "error: --model='none.keras': there is no such file.\n"
-
-
-def test_the_data_is_that_of_the_training_and_no_other(saved, tmp_path):
-    """A model of other data is not scored on the digits, unless they are the same images."""
-    dataset = data.load("digits").subset(train=2000)
-    arrays = {
-        f"{kind}_{split}": getattr(dataset, f"{split}_{name}")
-        for kind, name in (("x", "images"), ("y", "labels"))
-        for split in ("train", "test")
-    }
-    np.savez(tmp_path / "mine.npz", **arrays)
-    mine = data.load(str(tmp_path / "mine.npz"), normalize="mnist")
-    model = tmp_path / "model.keras"
-    shutil.copy(saved, model)
-    record = {"source": str(tmp_path / "mine.npz"), "fingerprint": mine.fingerprint}
-    record["normalization"] = mine.normalization.describe()
-    (tmp_path / "config.json").write_text(json.dumps({"data": record, "scope": ["head"]}))
-    quick = ["evaluate", f"--model={model}", "--images=50", "--chips=2"]
-    shutil.copy(tmp_path / "mine.npz", tmp_path / "copy.npz")
-    *errors, other, wrong = run_in_turn(
-        [*quick, f"--out={tmp_path}/recorded"],
-        [*quick, f"--out={tmp_path}/same", f"--data={tmp_path}/copy.npz"],
-        [*quick, f"--out={tmp_path}/asked", "--data=digits", "--normalize=mnist"],
-        [*quick, f"--out={tmp_path}/digits", "--data=digits"],
-        [*quick, f"--out={tmp_path}/digits", "--normalize=none"],
-    )
-    assert not any(errors)
-    assert "expected --normalize=mnist, which the model was trained with" in wrong
-    found = [
-        json.loads((tmp_path / name / "results.json").read_text())["summary"][0]
-        for name in ("recorded", "same", "asked")
-    ]
-    right = right_answers(classifier(), None, *data.load("digits").arrays("test", 50)).mean()
-    assert {summary["fault_free"] for summary in found} == {right} and right > 0.7
-    assert f"expected --data={tmp_path}/mine.npz, which the model was trained on" in other
-    assert "Received: --data=digits (MNIST's training digits)" in other
-    assert not (tmp_path / "digits").exists()
-    assert json.loads((tmp_path / "recorded" / "config.json").read_text())["data"] == "mine"
-    # A plain model gets the roles that were trained.
-    shutil.copy(saved.with_name("plain.keras"), tmp_path / "plain.keras")
-    tool = load_tool("evaluate")
-    flags.FLAGS(["evaluate", f"--model={tmp_path}/plain.keras", "--convert"])
-    assert list(faulty_layers(tool.inputs.faulty_model(flags.FLAGS.model))) == ["head"]
-    # The study's runs name their data set alone.
-    (tmp_path / "config.json").unlink()
-    record = ROOT / "docs" / "reproduction" / "2B-strided-text-short" / "record.json"
-    shutil.copy(record, tmp_path / "record.json")
-    assert tool.inputs.Training.beside(model).data == "mnist"
-    (error,) = run_in_turn([*quick, "--data=digits", f"--out={tmp_path}/digits"])
-    assert "expected --data=mnist" in error

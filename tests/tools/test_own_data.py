@@ -2,14 +2,17 @@
 
 import json
 import re
+import shutil
 
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
-from keras_rram import StuckAtZero, data, to_drop_connect
+from keras_rram import StuckAtZero, bake, data, faulty_layers, to_drop_connect
 from keras_rram.evaluation import evaluate_population
-from tests.run_tools import run_in_turn, run_main
+from tests.classifiers import classifier, right_answers
+from tests.run_tools import ROOT, load_tool, run_in_turn, run_main
 
 COUNT = 200
 
@@ -162,3 +165,53 @@ def test_tf_data_and_pydataset_are_the_arrays(foreign):
     assert all(result.fault_free == healthy for result in results)
     assert len({result.data for result in results}) == 1
     assert all((one.accuracies == results[0].accuracies).all() for one in results)
+
+
+def test_the_data_is_that_of_the_training_and_no_other(tmp_path):
+    """A model of other data is not scored on the digits, unless they are the same images."""
+    dataset = data.load("digits").subset(train=2000)
+    arrays = {
+        f"{kind}_{split}": getattr(dataset, f"{split}_{name}")
+        for kind, name in (("x", "images"), ("y", "labels"))
+        for split in ("train", "test")
+    }
+    np.savez(tmp_path / "mine.npz", **arrays)
+    mine = data.load(str(tmp_path / "mine.npz"), normalize="mnist")
+    model = tmp_path / "model.keras"
+    classifier().save(model)
+    record = {"source": str(tmp_path / "mine.npz"), "fingerprint": mine.fingerprint}
+    record["normalization"] = mine.normalization.describe()
+    (tmp_path / "config.json").write_text(json.dumps({"data": record, "scope": ["head"]}))
+    quick = ["evaluate", f"--model={model}", "--images=50", "--chips=2"]
+    shutil.copy(tmp_path / "mine.npz", tmp_path / "copy.npz")
+    *errors, other, wrong = run_in_turn(
+        [*quick, f"--out={tmp_path}/recorded"],
+        [*quick, f"--out={tmp_path}/same", f"--data={tmp_path}/copy.npz"],
+        [*quick, f"--out={tmp_path}/asked", "--data=digits", "--normalize=mnist"],
+        [*quick, f"--out={tmp_path}/digits", "--data=digits"],
+        [*quick, f"--out={tmp_path}/digits", "--normalize=none"],
+    )
+    assert not any(errors)
+    assert "expected --normalize=mnist, which the model was trained with" in wrong
+    found = [
+        json.loads((tmp_path / name / "results.json").read_text())["summary"][0]
+        for name in ("recorded", "same", "asked")
+    ]
+    right = right_answers(classifier(), None, *data.load("digits").arrays("test", 50)).mean()
+    assert {summary["fault_free"] for summary in found} == {right} and right > 0.7
+    assert f"expected --data={tmp_path}/mine.npz, which the model was trained on" in other
+    assert "Received: --data=digits (MNIST's training digits)" in other
+    assert not (tmp_path / "digits").exists()
+    assert json.loads((tmp_path / "recorded" / "config.json").read_text())["data"] == "mine"
+    # A plain model gets the roles that were trained.
+    bake(classifier()).save(tmp_path / "plain.keras")
+    tool = load_tool("evaluate")
+    flags.FLAGS(["evaluate", f"--model={tmp_path}/plain.keras", "--convert"])
+    assert list(faulty_layers(tool.inputs.faulty_model(flags.FLAGS.model))) == ["head"]
+    # The study's runs name their data set alone.
+    (tmp_path / "config.json").unlink()
+    record = ROOT / "docs" / "reproduction" / "2B-strided-text-short" / "record.json"
+    shutil.copy(record, tmp_path / "record.json")
+    assert tool.inputs.Training.beside(model).data == "mnist"
+    (error,) = run_in_turn([*quick, "--data=digits", f"--out={tmp_path}/digits"])
+    assert "expected --data=mnist" in error

@@ -11,9 +11,12 @@ from keras_rram import Chip, StuckAtZero, data
 from keras_rram.placement import Bench
 from keras_rram.training import RECIPES
 from tests.classifiers import classifier, right_answers
-from tests.run_tools import load_tool, run_main
+from tests.run_tools import ROOT, load_tool, run_main
+from tools import resnet_choices
 
 pytest.importorskip("optuna")
+
+RECORDS = ROOT / "docs" / "reproduction"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,9 @@ def test_sensitivity(saved, tmp_path, capsys):
     assert "longest interval" in capsys.readouterr().out
 
 
-def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path, monkeypatch):
+def test_place_selects_and_reports_on_different_images_and_chips(
+    saved, tmp_path, monkeypatch, capsys
+):
     benches = []
     start = Bench.__init__
 
@@ -103,10 +108,29 @@ def test_place_selects_and_reports_on_different_images_and_chips(saved, tmp_path
     assert asked["share"] >= 0.4
     assert held["trials"] == {"greedy": 3, "optuna": 3}
     assert (out / "place.png").stat().st_size > 5000
+    # The 300 images that the training set aside, and no more: they are new to the model.
+    assert held["search_images_trained_on"] is False
+    assert "was trained on" not in capsys.readouterr().out
     # It goes on: nothing is left to search, and a search of something else is refused.
     run_main("place", *given, "--resume", "--search_only")
     with pytest.raises(ValueError, match="What differs is seed"):
         run_main("place", *given, "--resume", "--seed=1")
+
+
+def test_images_of_the_search_that_were_trained_on(saved, tmp_path):
+    """The tool's rule against the images themselves, of a split larger and of one smaller."""
+    whole, tool = data.load("digits"), load_tool("place")
+    trained = {image.tobytes() for image in whole.split(300).arrays("train")[0]}
+    flags.FLAGS(["place", f"--model={saved}"])
+    for count in (200, 300, 301, 400):
+        searched = {image.tobytes() for image in whole.split(count).arrays("validation")[0]}
+        assert tool._trained_on(count) == bool(searched & trained)
+    record = RECORDS / "2B-strided-text-short" / "record.json"  # the study set nothing aside
+    (tmp_path / "record.json").write_bytes(record.read_bytes())
+    flags.FLAGS(["place", f"--model={tmp_path}/model.keras"])
+    assert tool._trained_on(8) is True
+    flags.FLAGS(["place", "--model=nowhere/model.keras"])
+    assert tool._trained_on(8) is None
 
 
 @pytest.mark.parametrize(
@@ -142,10 +166,10 @@ def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypat
     given = ["--trials=3", "--width=2", "--epochs=1", "--batch_size=16", "--train_images=32"]
     given += ["--validation_images=20", "--search_chips=2", "--calibration_images=16"]
     flags.FLAGS(["search", f"--data={tmp_path}/two.npz", "--recipe=digits", f"--out={out}", *given])
-    chosen = dict.fromkeys(tool.choices(), "exact")
+    chosen = dict.fromkeys(resnet_choices.choices(), "exact")
     chosen |= {"c03": "wide", "c04": "faulty", "c10": "bottleneck"}
     dataset = data.load(f"{tmp_path}/two.npz").split(20)
-    model = tool.network(chosen, dataset, 0.2)
+    model = resnet_choices.network(chosen, dataset, 0.2, 0)
     assert list(keras_rram.faulty_layers(model)) == [
         "c03_conv", "c04_conv", "c10_expand", "c10_depthwise", "c10_project",
     ]  # fmt: skip
@@ -163,7 +187,7 @@ def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypat
 
     def judge(chosen, *others):
         faulty = sum(kind != "exact" for kind in chosen.values())
-        return faulty / 18, [1 - faulty / 20] * 2
+        return faulty / 18, [0.98 - faulty / 20, 1.02 - faulty / 20]
 
     monkeypatch.setattr(tool, "judge", judge)
     tool.main(["search"])
@@ -172,3 +196,11 @@ def test_networks_are_trained_and_judged_as_they_were_chosen(tmp_path, monkeypat
     assert set(table.loc[0, "c01":"c18"]) == {"exact"}
     assert set(table.loc[1, "c01":"c18"]) == {"faulty"}
     assert table.loc[2, "c04"] == "bottleneck"
+    assert list(table["network"]) == ["nothing", "all", "4C"] and list(table["front"]) == [True] * 3
+    # Student's interval of two values 0.04 apart: t(1) is tan(0.95 pi / 2).
+    reach = np.tan(0.95 * np.pi / 2) * 0.02
+    assert table.loc[0, "high"] - table.loc[0, "mean"] == pytest.approx(reach)
+    assert (out / "networks.png").stat().st_size > 5000
+    assert tool.named(dict.fromkeys(chosen, "exact") | {"c05": "wide", "c06": "faulty"}) == (
+        "wide c05, faulty c06"
+    )
