@@ -52,6 +52,14 @@ def classifier(
     return model
 
 
+def keras_accuracy(path: object, images: np.ndarray, labels: np.ndarray) -> float:
+    """What `model.evaluate` says of a saved model: share of right answers."""
+    model = keras.models.load_model(path)
+    model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
+    accuracy = model.evaluate(images, labels, verbose=0)[1]
+    return round(accuracy * len(labels)) / len(labels)
+
+
 def right_answers(
     model: keras.Model, chip: Chip | None, images: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:

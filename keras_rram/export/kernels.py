@@ -11,6 +11,7 @@ import numpy as np
 from keras_rram.chips.chip import Chip
 from keras_rram.faults import Fault
 from keras_rram.layers import CONVERTIBLE, DropConnectMixin, faulty_layers, weighted_layers
+from keras_rram.layers.convolution import is_depthwise_convolution
 
 # The kernel's axes that count output channels, for each kind of kernel. Kernels of the kind "other"
 # have no place in a TFLite file that is known here. A projection, as attention has them, makes
@@ -176,6 +177,8 @@ def _kind(layer: keras.Layer, slot: str) -> str:
     is_depthwise = slot == "depthwise_kernel" or isinstance(
         layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
     )
+    if isinstance(layer, keras.layers.Conv2D):
+        is_depthwise = is_depthwise_convolution(layer)
     kind = "depthwise" if is_depthwise else "convolution"
     if isinstance(layer, _TWO_DIMENSIONAL):
         return kind

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.layers.cloning import clone_model
+from keras_rram.layers.convolution import is_depthwise_convolution
 
 _RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
 MOST_STEPS = 256
@@ -20,6 +21,8 @@ def prepared(model: keras.Model) -> keras.Model:
     - Recurrent layers become a chain of steps: of a loop, TFLite makes one only for a fixed batch.
     - The offset of a `Rescaling` becomes an array. A single number would be folded into the bias of
       the layer behind it, which would then depend on all weights, and on their faults.
+    - A convolution of one filter for each channel becomes a depthwise one, which LiteRT computes
+      several times as fast, and which it can compute in int8.
 
     Args:
         model: plain functional or Sequential model.
@@ -37,7 +40,12 @@ def prepared(model: keras.Model) -> keras.Model:
         for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.Rescaling) and np.size(layer.offset) == 1 and layer.offset
     }
-    if not recurrent and not shifting:
+    depthwise = {
+        layer.name
+        for layer in model._flatten_layers()
+        if type(layer) is keras.layers.Conv2D and is_depthwise_convolution(layer)
+    }
+    if not recurrent and not shifting and not depthwise:
         return model
 
     def clone(layer: keras.Layer) -> keras.Layer:
@@ -48,6 +56,8 @@ def prepared(model: keras.Model) -> keras.Model:
             known = [size for size in shape if size is not None]
             config["scale"], config["offset"] = layer.scale, np.full(known, layer.offset, "float32")
             return keras.layers.Rescaling(**config)
+        if layer.name in depthwise:
+            return _depthwise(layer)
         return type(layer).from_config(config)
 
     return cloned(model, clone)
@@ -65,7 +75,9 @@ def cloned(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> k
         twin.build(model.input_shape)
     for old, new in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):
         if not old._layers and new.weights:
-            new.set_weights(old.get_weights())
+            # A kernel can have its axes split in another way.
+            pairs = zip(old.get_weights(), new.weights, strict=True)
+            new.set_weights([value.reshape(variable.shape) for value, variable in pairs])
     return twin
 
 
@@ -103,6 +115,21 @@ def _shape(layer: Any) -> tuple[int | None, ...]:
         return tuple(layer.input.shape)
     except (AttributeError, ValueError):
         return ()
+
+
+def _depthwise(layer: Any) -> keras.layers.DepthwiseConv2D:
+    return keras.layers.DepthwiseConv2D(
+        layer.kernel_size,
+        layer.strides,
+        layer.padding,
+        depth_multiplier=layer.filters // layer.groups,
+        data_format=layer.data_format,
+        dilation_rate=layer.dilation_rate,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def _with_unroll(config: Any) -> Any:

@@ -98,42 +98,56 @@ def known(hand: Hand) -> dict[str, Inputs]:
     What leaves a batch normalization has the mean `beta` and the deviation `gamma` in training.
     Mean and variance of each channel are carried on from there through activations (those of a
     normal variable that is clipped), sums, padding and pooling, as if channels were independent.
-    The model's input is taken for normalized: mean 0, variance 1.
+    The model's input, behind a `Rescaling` or `Normalization` that is part of the model, is taken
+    for normalized: mean 0, variance 1.
 
     Raises:
         ValueError: if the model is not a graph of layers, or has a layer of unknown effect.
     """
-    graph: Any = hand.model
-    if isinstance(graph, keras.Sequential):
-        graph = keras.Model(graph.inputs, graph.outputs)
-    if not hasattr(graph, "_nodes_by_depth"):
-        raise ValueError(
-            f"expected a functional or Sequential model. Received: '{graph.name}' of type "
-            f"{type(graph).__name__}, whose inputs have to be measured (give `images`)"
-        )
     channels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     found: dict[str, Inputs] = {}
     kernels = {name.rpartition("/")[0]: name for name in hand.trained}
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            layer, outputs = node.operation, node.outputs[0]
-            if node.is_input:
-                size = outputs.shape[-1]
-                channels[id(outputs)] = np.zeros(size), np.ones(size)
-                continue
-            given = [channels[id(tensor)] for tensor in node.input_tensors]
-            if getattr(layer, "kernel", None) is None:
-                channels[id(outputs)] = _carried(layer, given)
-                continue
-            name = kernels.get(layer.name, f"{layer.name}/kernel")
-            check_layer(name, layer)
-            shape = node.input_tensors[0].shape
-            mean, variance = (_unrolled(layer, one, shape) for one in given[0])
-            inputs = Inputs(mean, variance, _follower(outputs, graph))
-            if layer.name in kernels:
-                found[layer.name] = inputs
-            channels[id(outputs)] = _produced(layer, inputs)
+
+    def carry(graph: Any) -> None:
+        for depth in sorted(graph._nodes_by_depth, reverse=True):
+            for node in graph._nodes_by_depth[depth]:
+                layer, outputs = node.operation, node.outputs[0]
+                if node.is_input:
+                    size = outputs.shape[-1]
+                    channels.setdefault(id(outputs), (np.zeros(size), np.ones(size)))
+                    continue
+                given = [channels[id(tensor)] for tensor in node.input_tensors]
+                if isinstance(layer, keras.Model):
+                    part = _graph(layer)
+                    channels.update(zip(map(id, part.inputs), given, strict=True))
+                    carry(part)
+                    channels[id(outputs)] = channels[id(part.outputs[0])]
+                    continue
+                if getattr(layer, "kernel", None) is None:
+                    channels[id(outputs)] = _carried(layer, given)
+                    continue
+                name = kernels.get(layer.name, f"{layer.name}/kernel")
+                check_layer(name, layer)
+                shape = node.input_tensors[0].shape
+                mean, variance = (_unrolled(layer, one, shape) for one in given[0])
+                inputs = Inputs(mean, variance, _follower(outputs, graph))
+                if layer.name in kernels:
+                    found[layer.name] = inputs
+                channels[id(outputs)] = _produced(layer, inputs)
+
+    carry(_graph(hand.model))
     return found
+
+
+def _graph(model: Any) -> Any:
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs)
+    if not hasattr(model, "_nodes_by_depth"):
+        raise ValueError(
+            f"expected a functional or Sequential model. Received: '{model.name}' of type "
+            f"{type(model).__name__}, whose inputs have to be measured (give `images`)"
+        )
+    return model
 
 
 def _unrolled(layer: Any, values: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -159,6 +173,8 @@ def _carried(layer: Any, given: list[tuple[np.ndarray, np.ndarray]]) -> Any:
             np.zeros_like(mean) if beta is None else np.float64(ops.convert_to_numpy(beta)),
             np.ones_like(mean) if gamma is None else np.float64(ops.convert_to_numpy(gamma)) ** 2,
         )
+    if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
+        return np.zeros_like(mean), np.ones_like(mean)
     if isinstance(layer, keras.layers.ReLU) and not (layer.negative_slope or layer.threshold):
         return clipped_moments(mean, variance, layer.max_value)
     if isinstance(layer, keras.layers.Activation):

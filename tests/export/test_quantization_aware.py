@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import Chip, StuckAtZero, faults, faulty_layers, layers
+from keras_rram import Chip, StuckAtZero, data, faults, faulty_layers, layers
 from keras_rram.export import ExportError, LiteRTModel, PatchableModel, convert
 from keras_rram.export.flatbuffer import parse
 from keras_rram.export.kernels import kernels_of
@@ -16,6 +16,7 @@ from keras_rram.export.quantization_aware import (
 from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
 from keras_rram.models import mini_mobilenet, resnet20
 from tests import export_models
+from tests.classifiers import keras_accuracy
 from tests.run_tools import run_main
 
 
@@ -261,6 +262,9 @@ def test_the_tool_compares_the_files(tmp_path, capsys):
         "int8, quantization-aware",
     ]
     assert all(0 <= row["worst"] <= row["mean"] <= 1 for row in report["rows"])
+    normalized = data.load(f"{tmp_path}/data.npz", normalize="standard").arrays("test")
+    healthy = keras_accuracy(tmp_path / "model.keras", *normalized)
+    assert report["rows"][0]["fault_free"] == healthy
     accuracies = {name: np.array(found) for name, found in report["accuracies"].items()}
     for row in report["rows"]:
         gains = accuracies[row["file"]] - accuracies["int8, post-training"]

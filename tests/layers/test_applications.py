@@ -90,7 +90,9 @@ def test_a_family_of_keras_applications(builder, side, options):
 
     twin = to_drop_connect(model, 0.0)
     healthy = to_numpy(model(images))
-    np.testing.assert_array_equal(to_numpy(twin(images)), healthy)
+    # Filters of one channel each are computed in another way than by Keras.
+    tolerance = 1e-5 if builder is conv_next else 0
+    np.testing.assert_allclose(to_numpy(twin(images)), healthy, rtol=tolerance, atol=tolerance)
 
     layers = {layer.name: layer for layer in model._flatten_layers() if not layer._layers}
     matrices = {
@@ -109,5 +111,6 @@ def test_a_family_of_keras_applications(builder, side, options):
         kernel.assign(to_numpy(kernel) * fault.mask)
         matrices.discard(layer)
     assert not matrices
-    np.testing.assert_array_equal(to_numpy(twin(images)), to_numpy(model(images)))
+    found, expected = to_numpy(twin(images)), to_numpy(model(images))
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
     assert (to_numpy(twin(images)) != healthy).any()

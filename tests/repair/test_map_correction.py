@@ -66,6 +66,21 @@ def test_without_data_the_mean_moves_by_the_sum_over_the_faults():
     )
 
 
+def test_a_nested_model_behind_preprocessing_is_corrected_as_it_is_alone():
+    alone = network(0.2)
+    inputs = keras.Input(alone.input_shape[1:])
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    whole = keras.Model(inputs, keras.layers.Dropout(0.1)(alone(scaled)))
+    chip, found = Chip(StuckAtZero(0.3), seed=1), []
+    for model in (alone, whole):
+        with chip.program(model), MapCorrection()(model, chip):
+            found.append((statistics(alone), to_numpy(alone.get_layer("head").bias)))
+    for name, values in found[0][0].items():
+        np.testing.assert_array_equal(found[1][0][name], values)
+    np.testing.assert_array_equal(found[1][1], found[0][1])
+    assert found[0][0]["conv_bn"][1].min() < 1
+
+
 def test_the_mean_of_the_moment_alone():
     model, chip = dense_chain(0.3), Chip(StuckAtZero(0.4), seed=1)
     before = statistics(model)

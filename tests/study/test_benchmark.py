@@ -11,6 +11,7 @@ import pytest
 from keras_rram import Chip, data, models
 from keras_rram.repair.batch_norm import BatchNormRecalibration
 from keras_rram.study import TASKS, population_sha256, publish_benchmark, score
+from tests.classifiers import keras_accuracy
 from tests.run_tools import run_in_turn
 
 SMALL = dataclasses.replace(TASKS["mnist-30"], dataset="digits", images=40, chips=3)
@@ -116,7 +117,7 @@ def test_refuses_a_page_of_nothing(tmp_path):
         publish_benchmark(tmp_path, tmp_path)
 
 
-def test_the_tool_scores_and_publishes(task, tmp_path, capsys):
+def test_the_tool_scores_and_publishes(task, digits, tmp_path, capsys):
     network(1).save(tmp_path / "mine.keras")
     entry = ("--benchmark=mnist-30", f"--model={tmp_path / 'mine.keras'}", f"--out={tmp_path}")
     assert run_in_turn(
@@ -134,3 +135,6 @@ def test_the_tool_scores_and_publishes(task, tmp_path, capsys):
     ]
     assert "mnist-30, tier A: " in capsys.readouterr().out
     assert "| mine |" in (tmp_path / "docs" / "benchmark.md").read_text()
+    record = json.loads((tmp_path / "docs" / "benchmark" / "mnist-30" / "mine.json").read_text())
+    healthy = keras_accuracy(tmp_path / "mine.keras", *digits.arrays("test", 40))
+    assert record["figures"]["fault_free"] == healthy

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from keras_rram import data
+from tests.classifiers import keras_accuracy
 from tests.run_tools import run_here
 
 run_process = subprocess.run
@@ -28,7 +30,10 @@ def test_the_main_job_ends_with_a_verified_chip(tmp_path, monkeypatch):
     table = output[output.index("mean %") :]
     assert "Verified int8 file of one chip" in table and "5" in table.split()
     assert (tmp_path / "demo" / "tflite" / "chip_0_00000.tflite").exists()
-    assert (tmp_path / "demo" / "train" / "model.keras").exists()
+    healthy = keras_accuracy(
+        tmp_path / "demo/train/model.keras", *data.load("digits").arrays("test")
+    )
+    assert table.splitlines()[1].split()[:2] == ["0", f"{100 * healthy:.2f}"]
     assert list((tmp_path / "demo" / "chips").glob("*.png"))
     page = (tmp_path / "demo" / "chips" / "report.html").read_text()
     assert page.count('<details class="chip"') == 15 and len(page) < 2_000_000

@@ -52,6 +52,11 @@ def foreign(tmp_path_factory):
 
 @pytest.mark.slow
 def test_healthy_accuracy_in_every_tool_is_that_of_keras(foreign, tmp_path, capsys):
+    """Those of place, quantize, demo and `reproduce --benchmark` are held in their own tests.
+
+    Train says what chips have, and search_networks keeps none of the networks that it trains: there
+    is nothing to hold.
+    """
     folder, healthy = foreign
     common = [f"--model={folder}/model.keras", "--convert", f"--data={folder}/mine.npz"]
     common.append(f"--images={COUNT}")

@@ -10,7 +10,7 @@ import keras_rram
 from keras_rram import Chip, StuckAtZero, data
 from keras_rram.placement import Bench
 from keras_rram.training import RECIPES
-from tests.classifiers import classifier, right_answers
+from tests.classifiers import classifier, keras_accuracy, right_answers
 from tests.run_tools import ROOT, load_tool, run_main
 from tools import resnet_choices
 
@@ -104,6 +104,8 @@ def test_place_selects_and_reports_on_different_images_and_chips(
     assert held["against"][0]["accuracy"]["estimate"] == pytest.approx(everything["accuracy"])
     nothing = table[table["way"] == "nothing"].iloc[0]
     assert nothing["share"] == nothing["loss"] == nothing["saved_pj"] == 0
+    healthy = keras_accuracy(saved, *whole.arrays("test", 120))
+    assert nothing["accuracy"] == pytest.approx(healthy, abs=1e-9)
     asked = table[table["way"] == "asked for"].iloc[0]
     assert asked["share"] >= 0.4
     assert held["trials"] == {"greedy": 3, "optuna": 3}
