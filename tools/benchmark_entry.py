@@ -42,7 +42,7 @@ def run() -> list[str]:
     model = inputs.faulty_model(FLAGS.model)
     training = inputs.Training.beside(FLAGS.model)
     lines = []
-    for name in (bar := tqdm(names, desc="benchmark")):
+    for name in (bar := tqdm(names, desc="benchmark", disable=None)):
         bar.set_postfix_str(name)
         task = TASKS[name]
         how = training.normalization or FLAGS.normalize

@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"Results: {folder}/")
         return
     reports: list[Any] = []
-    with tqdm.tqdm(total=len(chips), unit="chip", desc="export") as bar:
+    with tqdm.tqdm(total=len(chips), unit="chip", desc="export", disable=None) as bar:
 
         def progress(report: Any) -> None:
             reports.append(report)

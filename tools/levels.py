@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     quantize_levels(model, bits[0])  # before a folder is made, whether the model can be
     folder = cli.output_folder(FLAGS.out)
     found = []
-    for number, method in tqdm.tqdm(cases, unit="model", desc="levels"):
+    for number, method in tqdm.tqdm(cases, unit="model", desc="levels", disable=None):
         if number is None or method is None:
             held = model
         else:

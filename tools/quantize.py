@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
     for name, trained, patchable in _files(model, fault_model, *train):
         found = [
             accuracy(patchable.patch(chip.faults(trained)))
-            for chip in tqdm.tqdm(chips, unit="chip", desc=name)
+            for chip in tqdm.tqdm(chips, unit="chip", desc=name, disable=None)
         ]
         accuracies[name] = found
         fault_free[name] = accuracy(patchable.tflite)

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.study import run_panel
 
     runs, failed = _runs(), []
-    for run in (bar := tqdm(runs, desc="panels", disable=not runs)):
+    for run in (bar := tqdm(runs, desc="panels", disable=None if runs else True)):
         bar.set_postfix_str(run.name)
         try:
             record = run_panel(

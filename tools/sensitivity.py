@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
             seconds[f"estimate, {one.rate:g}"] = round(time.time() - before, 1)
         for kind in kinds:
             before, label = time.time(), _label(kind, one.rate, rates)
-            with tqdm.tqdm(total=FLAGS.chips, unit="chip", desc=label) as bar:
+            with tqdm.tqdm(total=FLAGS.chips, unit="chip", desc=label, disable=None) as bar:
                 bench = benches[one.rate, kind]
                 found = measure_sensitivity(bench, groups, functools.partial(bar.update, 1))
             seconds[label] = round(time.time() - before, 1)
