@@ -166,15 +166,20 @@ def fit_kernel(
         penalty = ridge * np.trace(gram) / len(gram) + 1e-12
         gram[np.diag_indices_from(gram)] += penalty
         right = moments[group] + penalty * prior[group]
+        inverse = np.linalg.inv(gram)
         for column in range(prior.shape[2]):
             fitted[group, :, column] = bounded_solution(
-                gram, right[:, column], low[group, :, column], high[group, :, column]
+                gram, right[:, column], low[group, :, column], high[group, :, column], inverse
             )
     return from_matrices(crossbar, fitted).astype(np.float32)
 
 
 def bounded_solution(
-    gram: np.ndarray, moments: np.ndarray, low: np.ndarray, high: np.ndarray
+    gram: np.ndarray,
+    moments: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    inverse: np.ndarray | None = None,
 ) -> np.ndarray:
     """Returns the minimum of `w' gram w / 2 - moments' w` for `low <= w <= high`.
 
@@ -189,13 +194,22 @@ def bounded_solution(
         moments: vector `(rows,)`.
         low: likewise; equal to `high` where a weight is stuck.
         high: likewise.
+        inverse: that of `gram`, which many solutions can share. Where fewer weights are fixed than
+            free, a step solves for what holds the fixed ones.
     """
     weights = np.clip(np.zeros_like(moments), low, high)
     free = high > low
+    inverse = np.linalg.inv(gram) if inverse is None else inverse
+    unbounded = inverse @ moments
     for _ in range(_ROUNDS):
         places, fixed = np.flatnonzero(free), np.flatnonzero(~free)
-        right = moments[places] - gram[np.ix_(places, fixed)] @ weights[fixed]
-        solution = np.linalg.solve(gram[np.ix_(places, places)], right)
+        if len(fixed) > len(places):
+            right = moments[places] - gram[np.ix_(places, fixed)] @ weights[fixed]
+            solution = np.linalg.solve(gram[np.ix_(places, places)], right)
+        else:
+            columns = inverse[:, fixed]
+            pull = np.linalg.solve(columns[fixed], weights[fixed] - unbounded[fixed])
+            solution = (unbounded + columns @ pull)[places]
         weights[places] = np.clip(solution, low[places], high[places])
         outside = (solution < low[places]) | (solution > high[places])
         slope = gram @ weights - moments
