@@ -1,4 +1,4 @@
-"""Group normalization in the form that TFLite files hold well: few operations, of four axes."""
+"""Group and layer normalization in the form that TFLite files hold well: few operations."""
 
 from typing import Any
 
@@ -70,8 +70,35 @@ class ImageNormalization(keras.layers.Layer):
         return ops.conv(values, self._pooling, padding="valid", data_format="channels_last")
 
 
+class ChannelNormalization(keras.layers.Layer):
+    """Layer normalization over the channels, which an int8 file computes in floats.
+
+    Args:
+        layer: the `LayerNormalization` whose place it takes.
+    """
+
+    def __init__(self, layer: keras.layers.LayerNormalization):
+        super().__init__(name=layer.name)
+        self.supports_masking = True
+        self._epsilon = layer.epsilon
+        self._gamma, self._beta = (
+            np.float32(default) if weight is None else np.array(weight)
+            for weight, default in ((layer.gamma, 1.0), (layer.beta, 0.0))
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the normalized inputs."""
+        with keras.name_scope(ISLAND):
+            mean = ops.mean(inputs, axis=-1, keepdims=True)
+            variance = ops.mean(ops.square(inputs - mean), axis=-1, keepdims=True)
+            scale = ops.rsqrt(variance + self._epsilon) * self._gamma
+            # Not `(inputs - mean) * scale + beta`: the converter would fold beta into the bias of
+            # the layer behind, which would then depend on all its weights, and on their faults.
+            return inputs * scale + (self._beta - mean * scale)
+
+
 def image_statistics(model: keras.Model, images: np.ndarray | None = None) -> keras.Model:
-    """Returns a plain model whose group normalizations are in a form for TFLite.
+    """Returns a plain model whose group and layer normalizations are in a form for TFLite.
 
     Args:
         model: plain functional or Sequential model.
@@ -79,14 +106,16 @@ def image_statistics(model: keras.Model, images: np.ndarray | None = None) -> ke
 
     Returns:
         A new model of the same function, or `model` itself where it has no group normalization of
-        images with the channels last.
+        images, and no layer normalization, with the channels last.
     """
     layers = {layer.name: layer for layer in model._flatten_layers() if _is_ours(layer)}
-    if not layers:
+    if not layers and not any(map(_is_of_channels, model._flatten_layers())):
         return model
     gains = _gains(model, layers, images)
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        if _is_of_channels(layer):
+            return ChannelNormalization(layer)
         if not _is_ours(layer):
             return type(layer).from_config(layer.get_config())
         channels = gains[layer.name].size
@@ -104,7 +133,13 @@ def image_statistics(model: keras.Model, images: np.ndarray | None = None) -> ke
 
 def has_image_statistics(model: keras.Model) -> bool:
     """Returns whether `image_statistics` made this model."""
-    return any(isinstance(layer, ImageNormalization) for layer in model._flatten_layers())
+    kinds = (ImageNormalization, ChannelNormalization)
+    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
+
+
+def _is_of_channels(layer: Any) -> bool:
+    is_ours = type(layer) is keras.layers.LayerNormalization and not layer.rms_scaling
+    return is_ours and layer.axis == [-1] and layer.compute_dtype == "float32"
 
 
 def _is_ours(layer: Any) -> bool:
@@ -123,7 +158,7 @@ def _groups(layer: Any, channels: int) -> int:
 def _gains(model: Any, layers: dict[str, Any], images: np.ndarray | None) -> dict[str, np.ndarray]:
     """Returns one over the root of each channel's mean variance, by layer."""
     found = {name: np.ones(layer.input.shape[-1], np.float32) for name, layer in layers.items()}
-    if images is None:
+    if images is None or not layers:
         return found
     probe = keras.Model(model.inputs, [layer.input for layer in layers.values()])
     inputs = probe.predict(images, verbose=0)

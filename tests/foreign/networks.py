@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 from keras import layers, ops
+from keras.src.applications import convnext, efficientnet_v2
 
 CLASSES = 4
 
@@ -77,6 +78,24 @@ def lstm():
     return keras.Model(inputs, layers.Dense(CLASSES, name="head")(x), name="lstm")
 
 
+def families():
+    """A block of EfficientNetV2 and one of ConvNeXt, as Keras builds them, behind a rescaling."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Normalization(mean=[100.0, 110.0, 120.0], variance=[2500.0] * 3)(inputs)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
+    x = layers.Activation("silu")(layers.BatchNormalization(momentum=0.8, name="stem_bn")(x))
+    block = efficientnet_v2.MBConvBlock(8, 8, expand_ratio=2, se_ratio=0.25, name="mb")
+    x = block(x)
+    block = convnext.ConvNeXtBlock(8, drop_path_rate=0.1, layer_scale_init_value=0.5, name="next")
+    x = layers.LayerNormalization(epsilon=1e-6, name="last")(block(x))
+    outputs = layers.Dense(CLASSES, name="head")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, outputs, name="families")
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.8
+    return model
+
+
 @functools.cache
 def trained(name):
     """Returns a model that is trained for some epochs, with its training and its test data."""
@@ -84,6 +103,7 @@ def trained(name):
     build, source = {
         "own_cnn": (own_cnn, pictures),
         "vit": (vit, pictures),
+        "families": (families, pictures),
         "lstm": (lstm, series),
     }[name]
     model, train, test = build(), source(400, seed=1), source(200, seed=2)
