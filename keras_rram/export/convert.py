@@ -31,8 +31,8 @@ def convert(
 
     The faults are baked into the weights of a plain model, and the converter folds batch
     normalization into them. Weights are quantized per channel. A chip's file is made much faster
-    by `PatchableModel`, from one conversion of the fault-free model. In int8 files group and
-    instance normalization stay in float32, between integers: variances span more decades than 8
+    by `PatchableModel`, from one conversion of the fault-free model. In int8 files group, instance
+    and layer normalization stay in float32, between integers: variances span more decades than 8
     bits have.
 
     Args:
