@@ -1,5 +1,8 @@
 """A Keras model as the bytes of a TFLite file."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -107,6 +110,15 @@ def check_calibration(
             "preprocessed as for the model. Received: calibration=None"
         )
     return check_images(model, calibration, "calibration")[:CALIBRATION_IMAGES]
+
+
+def check_calibration_chips(quantization: str, chips: Sequence[Any]) -> None:
+    """Raises ValueError if activation ranges are to come from chips and the file has none."""
+    if chips and quantization != "int8":
+        raise ValueError(
+            "`calibration_chips` is for int8 files. Received: "
+            f"quantization={quantization!r} with {len(chips)} chips"
+        )
 
 
 def _check_model(model: keras.Model) -> None:
