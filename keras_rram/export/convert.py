@@ -1,5 +1,8 @@
 """A Keras model as the bytes of a TFLite file."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -31,8 +34,8 @@ def convert(
 
     The faults are baked into the weights of a plain model, and the converter folds batch
     normalization into them. Weights are quantized per channel. A chip's file is made much faster
-    by `PatchableModel`, from one conversion of the fault-free model. In int8 files group and
-    instance normalization stay in float32, between integers: variances span more decades than 8
+    by `PatchableModel`, from one conversion of the fault-free model. In int8 files group, instance
+    and layer normalization stay in float32, between integers: variances span more decades than 8
     bits have.
 
     Args:
@@ -107,6 +110,15 @@ def check_calibration(
             "preprocessed as for the model. Received: calibration=None"
         )
     return check_images(model, calibration, "calibration")[:CALIBRATION_IMAGES]
+
+
+def check_calibration_chips(quantization: str, chips: Sequence[Any]) -> None:
+    """Raises ValueError if activation ranges are to come from chips and the file has none."""
+    if chips and quantization != "int8":
+        raise ValueError(
+            "`calibration_chips` is for int8 files. Received: "
+            f"quantization={quantization!r} with {len(chips)} chips"
+        )
 
 
 def _check_model(model: keras.Model) -> None:

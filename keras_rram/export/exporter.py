@@ -14,7 +14,7 @@ from keras_rram.chips.chip import Chip, check_chip, program
 from keras_rram.data import check_images
 from keras_rram.export.answers import checked_labels, kind_of
 from keras_rram.export.calibration import RangeChange, range_change
-from keras_rram.export.convert import check_calibration, convert
+from keras_rram.export.convert import check_calibration, check_calibration_chips, convert
 from keras_rram.export.converters import Converter, converter_name
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernels import chip_gains, kernels_of, scaled, weights_sha256
@@ -189,6 +189,7 @@ class Exporter:
             check_chip(chip)
         if isinstance(repair, RepairStep):
             repair.check_model(model)
+        check_calibration_chips(quantization, calibrated_on)
         calibration = check_calibration(model, quantization, calibration)
         if images is None and calibration is not None:
             if labels is not None:
@@ -212,9 +213,9 @@ class Exporter:
         self._micro_images = _check_micro(micro_images, quantization, len(self._images))
         self._calibration, self._how = calibration, (batch_size, converter)
         gains = chip_gains(chips, model)
-        if tflite is None and calibrated_on and repair is not None:
-            how = (quantization, batch_size, converter)
-            tflite = quantize_on_repaired(model, calibration, calibrated_on, repair, gains, *how)
+        if tflite is None and calibrated_on and repair is not None and calibration is not None:
+            how = (gains, batch_size, converter)
+            tflite = quantize_on_repaired(model, calibration, calibrated_on, repair, *how)
         self._repairable: RepairableModel | None = None
         with self._on_chip(None, {}):
             self.patchable = (

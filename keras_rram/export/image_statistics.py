@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rram.export.prepare import cloned
+from keras_rram.layers.convert import rebuild
 
 Tensor = Any
 
@@ -128,7 +128,7 @@ def image_statistics(model: keras.Model, images: np.ndarray | None = None) -> ke
             groups, gamma, beta, layer.epsilon, gains[layer.name], name=layer.name
         )
 
-    return cloned(model, clone)
+    return rebuild(model, clone)
 
 
 def has_image_statistics(model: keras.Model) -> bool:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import Chip, program
-from keras_rram.export.convert import check_calibration, convert
+from keras_rram.export.convert import check_calibration, check_calibration_chips, convert
 from keras_rram.export.converters import Converter, find_converter
 from keras_rram.export.errors import ExportError, UnmappableError
 from keras_rram.export.kernel_places import find_places
@@ -111,11 +111,7 @@ class PatchableModel:
                 from the fault-free model; see `quantize_int8`.
             converter: see `convert`.
         """
-        if calibration_chips and quantization != "int8":
-            raise ValueError(
-                "`calibration_chips` is for int8 files. Received: "
-                f"quantization={quantization!r} with {len(calibration_chips)} chips"
-            )
+        check_calibration_chips(quantization, calibration_chips)
         gains = chip_gains(chips, model)
         if not calibration_chips:
             with program(model, scaled(model, gains)):

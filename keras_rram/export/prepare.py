@@ -1,13 +1,13 @@
 """A plain model in the form that TFLite holds best, before it is converted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_rram.export.errors import ExportError
-from keras_rram.layers.cloning import clone_model
+from keras_rram.layers.convert import rebuild
 from keras_rram.layers.convolution import is_depthwise_convolution
 
 _RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
@@ -60,25 +60,7 @@ def prepared(model: keras.Model) -> keras.Model:
             return _depthwise(layer)
         return type(layer).from_config(config)
 
-    return cloned(model, clone)
-
-
-def cloned(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
-    """Returns a model of other layers with the same weights.
-
-    Args:
-        model: plain functional or Sequential model.
-        clone: returns the layer in the place of one; it may have no weights.
-    """
-    twin = clone_model(model, clone_function=clone, recursive=True)
-    if not twin.built:
-        twin.build(model.input_shape)
-    for old, new in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):
-        if not old._layers and new.weights:
-            # A kernel can have its axes split in another way.
-            pairs = zip(old.get_weights(), new.weights, strict=True)
-            new.set_weights([value.reshape(variable.shape) for value, variable in pairs])
-    return twin
+    return rebuild(model, clone)
 
 
 def unrolled_layers(model: keras.Model) -> list[str]:

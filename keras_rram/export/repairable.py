@@ -236,11 +236,10 @@ class RepairableModel:
 
 def quantize_on_repaired(
     model: keras.Model,
-    images: np.ndarray | None,
+    images: np.ndarray,
     chips: Iterable[Chip],
     repair: Repair,
     gains: Mapping[str, float],
-    quantization: str = "int8",
     batch_size: int | None = None,
     converter: Converter | str = "tensorflow",
 ) -> bytes:
@@ -252,19 +251,12 @@ def quantize_on_repaired(
         chips: the chips that the ranges come from, joined.
         repair: what is done to each of them, and to the fault-free model.
         gains: see `PatchableModel`.
-        quantization: must be "int8".
         batch_size: see `convert`.
         converter: see `convert`.
 
     Raises:
-        ValueError: for another quantization, or without images.
         ExportError: if the float32 file cannot be patched, or TensorFlow fails to quantize.
     """
-    if quantization != "int8" or images is None:
-        raise ValueError(
-            "`calibration_chips` is for int8 files. Received: "
-            f"quantization={quantization!r}, images {'missing' if images is None else 'given'}"
-        )
     with erase(model), repair(model, None):
         floats = PatchableModel.convert(
             model, "float32", batch_size=batch_size, converter=converter

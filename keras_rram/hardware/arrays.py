@@ -27,7 +27,7 @@ from keras_rram.layers import (
     DropConnectSeparableConv2D,
     faulty_layers,
 )
-from keras_rram.layers.convert import _rebuild
+from keras_rram.layers.convert import rebuild
 
 Tensor = Any
 _BATCH = 100
@@ -273,7 +273,7 @@ def to_analog(
         config = {**layer.get_config(), "analog": dataclasses.asdict(analog)}
         return cast(Any, ANALOG[type(layer)]).from_config(config)
 
-    twin = _rebuild(model, clone)
+    twin = rebuild(model, clone)
     if analog.adc_bits is not None and images is not None:
         _calibrate(twin, np.asarray(images), analog.coverage)
     return twin

@@ -107,7 +107,7 @@ def to_drop_connect(
         converted.append(layer.name)
         return twin.from_config({**_config(layer), "drop_connect": drop_connect})
 
-    twin = _rebuild(model, convert)
+    twin = rebuild(model, convert)
     if not converted:
         raise ValueError(
             f"No layer of model '{model.name}' was chosen: `where={where!r}` fits none of its "
@@ -148,7 +148,39 @@ def bake(model: keras.Model) -> keras.Model:
             config.pop(name, None)
         return _PLAIN[type(layer)].from_config(config)
 
-    return _rebuild(model, plain)
+    return rebuild(model, plain)
+
+
+def rebuild(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
+    """Clones a model layer by layer, then copies the weights.
+
+    Args:
+        model: built functional or Sequential model.
+        clone: returns the layer in the place of one. It has its weights, in their order, whose axes
+            may be split in another way; or none at all.
+
+    Raises:
+        ValueError: if the model is none that can be cloned.
+    """
+    check_model(model)
+    for part in model._flatten_layers():
+        # Keras does not export its functional class; what it has beyond a model is `operations`.
+        is_graph = isinstance(part, keras.Sequential) or hasattr(part, "operations")
+        if isinstance(part, keras.Model) and not is_graph:
+            raise ValueError(
+                f"Model '{part.name}' ({type(part).__name__}) is a subclassed model: Keras cannot "
+                "rebuild it layer by layer. Use the layers of `keras_rram.layers` in its own code, "
+                "or make it functional."
+            )
+    if not model.built:
+        raise ValueError(
+            f"Model '{model.name}' is not built. Call it on a batch, or give it a `keras.Input`."
+        )
+    twin = _clone_model(model, clone)
+    if not twin.built:
+        twin.build(model.input_shape)
+    _copy_weights(model, twin)
+    return twin
 
 
 def _normalizes_images(layer: Any) -> bool:
@@ -241,29 +273,6 @@ def _copy(layer: keras.Layer) -> keras.Layer:
     return type(layer).from_config(layer.get_config())
 
 
-def _rebuild(model: keras.Model, clone: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
-    """Clones a model layer by layer, then copies the weights."""
-    check_model(model)
-    for part in model._flatten_layers():
-        # Keras does not export its functional class; what it has beyond a model is `operations`.
-        is_graph = isinstance(part, keras.Sequential) or hasattr(part, "operations")
-        if isinstance(part, keras.Model) and not is_graph:
-            raise ValueError(
-                f"Model '{part.name}' ({type(part).__name__}) is a subclassed model: Keras cannot "
-                "rebuild it layer by layer. Use the layers of `keras_rram.layers` in its own code, "
-                "or make it functional."
-            )
-    if not model.built:
-        raise ValueError(
-            f"Model '{model.name}' is not built. Call it on a batch, or give it a `keras.Input`."
-        )
-    twin = _clone_model(model, clone)
-    if not twin.built:
-        twin.build(model.input_shape)
-    _copy_weights(model, twin)
-    return twin
-
-
 def _copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Copies all weights but drop rates; what a chip does, where the target can hold it.
 
@@ -294,7 +303,8 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
             # A converted layer's weights begin with those of the original; it may have its own.
             for value, variable in zip(theirs, ours, strict=False):
                 # By way of NumPy: JAX arrays would be shared, and training gives them away.
-                variable.assign(keras.ops.convert_to_numpy(effective.get(id(value), value)))
+                values = keras.ops.convert_to_numpy(effective.get(id(value), value))
+                variable.assign(values.reshape(variable.shape))
 
 
 def _is_programmable(layer: keras.Layer) -> bool:

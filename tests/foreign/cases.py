@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -19,18 +20,18 @@ def right(model, test):
     return round(accuracy * len(test[1]))
 
 
-def by_tools(model, train, test, repair, folder):
+def by_tools(model, train, test, repair, folder, rate=RATE):
     """Runs the tools on saved files alone; returns results, repaired results, and sidecars."""
     model.save(folder / "mine.keras")
     np.savez(folder / "mine.npz", x_train=train[0], y_train=train[1],
              x_test=test[0], y_test=test[1])  # fmt: skip
     common = [f"--model={folder}/mine.keras", "--convert", f"--data={folder}/mine.npz"]
-    chips = [f"--fault_rates={RATE}", "--chips=2"]
+    chips = [f"--fault_rates={rate}", "--chips=2"]
     run_main("evaluate", *common, *chips, "--engine=keras", f"--out={folder}/plain")
     run_main("evaluate", *common, *chips, f"--repair={repair}", f"--out={folder}/repaired")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of chips that are converted anew
-        run_main("export_tflite", *common, f"--fault_rate={RATE}", "--chips=2",
+        run_main("export_tflite", *common, f"--fault_rate={rate}", "--chips=2",
                  "--quantization=float32", f"--repair={repair}",
                  f"--out={folder}/files")  # fmt: skip
     plain, repaired = (
@@ -52,16 +53,18 @@ def by_tools(model, train, test, repair, folder):
     return plain, repaired, sidecars
 
 
-def by_python(model, test, folder, quantization, calibration=None):
+def by_python(model, test, folder, quantization, calibration=None, rate=RATE, repair=None):
     """Calls the library alone; returns the result of a population and the report of its export."""
     twin = to_drop_connect(model, 0.0)
-    result = evaluate_population(twin, RATE, test, chips=2, seed=3, engine="litert", progress=False)
+    result = evaluate_population(
+        twin, rate, test, chips=2, seed=3, engine="litert", progress=False, repair=repair
+    )
     assert round(result.fault_free * len(test[1])) == right(model, test)
-    chips = population(StuckAtZero(RATE), 2, seed=3)
-    export = export_population(twin, folder, chips, quantization, calibration, *test)
+    chips = population(StuckAtZero(rate), 2, seed=3)
+    export = export_population(twin, folder, chips, quantization, calibration, *test, repair=repair)
     assert export.written == 2 and not export.failed
     for chip, found in zip(chips, result.chips, strict=True):
-        with chip.program(twin):
+        with chip.program(twin), repair(twin, chip) if repair else nullcontext():
             expected = twin.predict(test[0], verbose=0).argmax(-1)
         np.testing.assert_array_equal(found.answers, expected == test[1])
         file = (folder / f"chip_3_{chip.index:05}.tflite").read_bytes()

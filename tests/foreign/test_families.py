@@ -1,9 +1,5 @@
 """Blocks of large networks: squeeze and excite, layer scale, stochastic depth, depthwise 7 x 7."""
 
-import numpy as np
-
-from keras_rram import faulty_layers, to_drop_connect
-from keras_rram.export import PatchableModel
 from keras_rram.export.flatbuffer import parse
 from keras_rram.export.image_statistics import ISLAND
 from tests.foreign.cases import by_python, by_tools
