@@ -127,9 +127,9 @@ def over_chips(accuracies: Sequence[float]) -> Any:
 
     values = np.asarray(accuracies)
     reach = stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
-    mean = values.mean()
+    mean, reach = float(values.mean()), float(reach)
     question = "new chips, these images"
-    return Interval(*map(float, (mean, mean - reach, mean + reach)), 0.95, question, "t")
+    return Interval(mean, mean - reach, mean + reach, 0.95, question, "t")
 
 
 def draw(table: Any, path: pathlib.Path) -> None:
