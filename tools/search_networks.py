@@ -7,13 +7,15 @@ Twenty networks, each trained for two epochs on 5,000 images and judged on eight
 
 Every one of the 18 convolutions is `exact`; or on faulty hardware as it is (`faulty`), as a linear
 bottleneck (`bottleneck`), or, if it is the first of its block, with twice the filters (`wide`). The
-short training is a proxy for a full one: train the best networks in full, by --epochs, before you
-believe the order. Training drops the faulty layers at --fault_rate. The search looks at training
-images that are set aside and at chips of the stream "validation", as `tools.place` does, and the
-folder `--out` gets `study.db`, an Optuna study of two objectives (accuracy, share of multiply-
-accumulates on faulty hardware), which `--resume` goes on with and several processes may share; then
-`networks.csv` and `networks.json`, a row for each network, with the 95% interval over chips on the
-search's images, and `networks.png`.
+short training is a proxy for a full one. Two epochs on 5,000 images rank networks wrongly, a
+quarter of a full training does not (docs/placement.md, `tools.rank_agreement`): give --train_images
+and --epochs for what you want to know, and train the best in full before you believe the order.
+Training drops the faulty layers at --fault_rate. The search looks at training images that are set
+aside and at chips of the stream "validation", as `tools.place` does, and the folder `--out` gets
+`study.db`, an Optuna study of two objectives (accuracy, share of multiply-accumulates on faulty
+hardware), which `--resume` goes on with and several processes may share; then `networks.csv` and
+`networks.json`, a row for each network, with the 95% interval over chips on the search's images,
+and `networks.png`.
 """
 
 import pathlib
@@ -125,9 +127,9 @@ def over_chips(accuracies: Sequence[float]) -> Any:
 
     values = np.asarray(accuracies)
     reach = stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
-    mean = values.mean()
+    mean, reach = float(values.mean()), float(reach)
     question = "new chips, these images"
-    return Interval(*map(float, (mean, mean - reach, mean + reach)), 0.95, question, "t")
+    return Interval(mean, mean - reach, mean + reach, 0.95, question, "t")
 
 
 def draw(table: Any, path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Tools with training in the loop that compare networks, or short trainings with full ones."""
 
+import csv
 import json
 import pathlib
 
@@ -116,12 +117,28 @@ def test_ranks_of_short_trainings_against_the_records(tmp_path, monkeypatch):
         panel: json.loads((RECORDS / f"{panel}-strided-text-short/record.json").read_text())
         for panel in order
     }
-    for one in found["agreement"]:
+    agreement = {one["statistics"]: one for one in found["agreement"]}
+    for one in map(agreement.get, ("model", "placement", "chip")):
         mean = {name: full[name]["populations"][one["against"]]["mean"] for name in order}
         pairs = [("2B", "2C"), ("3A", "3B"), ("3A", "3C"), ("3B", "3C")]
         signs = [np.sign((order[a] - order[b]) * (mean[a] - mean[b])) for a, b in pairs]
         assert one["pairs"] == 4 and one["tau"] == pytest.approx(np.mean(signs))
-    assert {one["statistics"] for one in found["agreement"]} == {"model", "placement", "chip"}
+    # After five epochs, by the histories: no chip of the first five is left out.
+    fifth = {}
+    for name in order:
+        with (RECORDS / f"{name}-strided-text-short/history.csv").open() as file:
+            row = list(csv.DictReader(file))[4]
+        fifth[name] = np.mean([float(row[f"val_chip_{chip}_accuracy"]) for chip in range(5)])
+    wanted = {name: full[name]["populations"]["chips"]["mean"] for name in order}
+    signs = [np.sign((fifth[a] - fifth[b]) * (wanted[a] - wanted[b])) for a, b in pairs]
+    assert agreement["epoch 5"]["tau"] == pytest.approx(np.mean(signs))
+    run_main("rank_agreement", f"--records={RECORDS}", given[0], "--training_seeds=0",
+             f"--out={tmp_path}/q")  # fmt: skip
+    alone = json.loads((tmp_path / "q" / "ranks.json").read_text())["agreement"]
+    assert [one for one in alone if one["statistics"] == "epoch 5"] == [agreement["epoch 5"]]
+    assert len(alone) == 5
+    with pytest.raises(ValueError, match="--record_epochs: expected integers"):
+        run_main("rank_agreement", f"--records={RECORDS}", "--record_epochs=0")
     with pytest.raises(ValueError, match="--panels: expected some of"):
         run_main("rank_agreement", f"--records={RECORDS}", "--panels=9Z", f"--out={tmp_path}/p")
     with pytest.raises(ValueError, match="two fitting records"):
