@@ -17,7 +17,7 @@ CLASSES, RATE = 10, 0.02
 
 big = pytest.mark.skipif(
     "KERAS_RRAM_BIG_MODELS" not in os.environ,
-    reason="takes 10 minutes; KERAS_RRAM_BIG_MODELS=1 runs it",
+    reason="takes many minutes; KERAS_RRAM_BIG_MODELS=1 runs it",
 )
 
 

