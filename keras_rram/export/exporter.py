@@ -87,9 +87,8 @@ def export_tflite(
         thresholds: what the file must reach, defaults to `Thresholds()`.
         batch_size: see `convert`.
         also_on: name -> further images and labels to run the file on, for the sidecar.
-        micro_images: with int8: run the file on as many images in TensorFlow Lite Micro too, where
-            its outputs must be within a step of LiteRT's reference kernels; the sidecar gets arena
-            and operators.
+        micro_images: with int8: run the file on as many images in TensorFlow Lite Micro too, within
+            a step of LiteRT's reference kernels; the sidecar gets arena and operators.
         data: name of the dataset, for the sidecar.
         command: command line, for the sidecar.
         commit: version of the code, for the sidecar.
