@@ -45,6 +45,7 @@ STATISTICS = {"placement": "A", "chip": "B"}
 def main(argv: Sequence[str]) -> None:
     """Trains what is missing, and compares."""
     del argv
+    cli.check_output_folder()
     from keras_rram import data
     from keras_rram.faults import spec
 

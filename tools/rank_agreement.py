@@ -43,6 +43,7 @@ PROXIES = {"model": "chips", "placement": "chips", "chip": "chips_repaired"}
 def main(argv: Sequence[str]) -> None:
     """Trains what is missing, and compares the orders."""
     del argv
+    cli.check_output_folder()
     epochs = record_epochs()
     proxies = dict(PROXIES) if FLAGS.training_seeds else {}
     proxies |= {f"epoch {epoch}": "chips" for epoch in epochs}
