@@ -46,14 +46,10 @@ def main(argv: Sequence[str]) -> None:
     """Trains what is missing, and compares."""
     del argv
     cli.check_output_folder()
-    from keras_rram import data
     from keras_rram.faults import spec
 
     networks = parsed(FLAGS.network or [])
-    recipe = short_trainings.recipe(FLAGS.recipe)
-    fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
-    whole = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download, FLAGS.normalize)
-    dataset = short_trainings.dataset(whole)
+    recipe, fault_model, whole, dataset = resnet_choices.task()
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     about = {
         "data": whole.fingerprint,

@@ -10,14 +10,16 @@ are access tier A) and recalibrated on each chip (`chip`, tier B). Panels of one
 rate are compared with each other. The full trainings after some of their epochs
 (--record_epochs), on the chips that they were followed on, are proxies too, at no cost:
 --training_seeds=0 compares these alone. (Where the rate of learning is constant, a shorter training
-is the same up to there; they share seed and chips with what they foretell.) The folder `--out` gets
-`trainings/`, a file for each training, from which `--resume` goes on; `ranks.csv`, a row for each
-panel; and `ranks.json`, which has the agreement too, see `keras_rram.placement.RankAgreement`.
+is the same up to there; they share seed, chips and test images with what they foretell.) The folder
+`--out` gets `trainings/`, a file for each training, from which `--resume` goes on; `ranks.csv`, a
+row for each panel; and `ranks.json`, which has the agreement too, see
+`keras_rram.placement.RankAgreement`.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from absl import flags
@@ -67,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
             **{name: value["mean"] for name, value in record["populations"].items()},
         }
         if found:
-            row |= {name: mean([mean(one[name]) for one in found]) for name in PROXIES}
+            row |= {name: fmean(fmean(one[name]) for one in found) for name in PROXIES}
         row |= {f"epoch {epoch}": followed[epoch - 1] for epoch in epochs}
         rows.append(row)
         print(f"{number} of {len(records)}: {record['name']}", flush=True)
@@ -82,11 +84,6 @@ def main(argv: Sequence[str]) -> None:
     shares = names[2:]
     report.show(report.in_percent(report.table(rows)[names], shares))
     report.show(report.table(agreement).round(3), [f"Results: {FLAGS.out}/"])
-
-
-def mean(values: Sequence[float]) -> float:
-    """Returns the mean."""
-    return sum(values) / len(values)
 
 
 def seeds() -> range:

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, number_flags, short_trainings
+from . import cli, fault_flags, number_flags, short_trainings
 
 flags.disclaim_key_flags()
 
@@ -19,6 +19,16 @@ def define() -> None:
     """Defines `--width` and `--recipe`."""
     number_flags.define_whole("width", 16, "Channels of the first stage.", "[1, 1e9]")
     flags.DEFINE_string("recipe", "cifar10_short", "Recipe by name, see keras_rram.training.")
+
+
+def task() -> tuple[Any, Any, Any, Any]:
+    """Returns recipe, fault model, the whole data set and that of the trainings, as flags say."""
+    from keras_rram import data
+
+    recipe = short_trainings.recipe(FLAGS.recipe)
+    fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
+    whole = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download, FLAGS.normalize)
+    return recipe, fault_model, whole, short_trainings.dataset(whole)
 
 
 def choices() -> dict[str, tuple[str, ...]]:

@@ -46,14 +46,10 @@ PLANNED = ("nothing", "all", "4C", "4D")
 def main(argv: Sequence[str]) -> None:
     """Searches as the flags say and writes a row for each network."""
     del argv
-    from keras_rram import data
     from keras_rram.faults import spec
     from keras_rram.placement import Study, TrainedTrials, pareto
 
-    recipe = short_trainings.recipe(FLAGS.recipe)
-    fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=0.2)
-    whole = data.load(FLAGS.data, FLAGS.data_dir, FLAGS.download, FLAGS.normalize)
-    dataset = short_trainings.dataset(whole)
+    recipe, fault_model, whole, dataset = resnet_choices.task()
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     fingerprint = {
         "data": whole.fingerprint,

@@ -171,6 +171,8 @@ def main(argv: Sequence[str]) -> None:
     drop_connect = DropConnect(
         FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, cli.parsed("noise", _noise), FLAGS.masks
     )
+    if FLAGS.masks > 1 and not FLAGS.drop_rate and drop_connect.noise is None:
+        raise ValueError("--masks needs a --drop_rate or --noise: all masks would be the same.")
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
     fresh_chips = cli.parsed(
         "fresh_chips", lambda text: FreshChips(text, FLAGS.fresh_every, FLAGS.seed)

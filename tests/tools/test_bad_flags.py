@@ -149,6 +149,7 @@ CASES = [
     ("benchmark", [], "--suite is missing"),
     ("train", ["--fresh_every=2"], "--fresh_every goes with"),
     ("train", ["--width=8"], "--width belongs to"),
+    ("train", ["--masks=4", "--drop_rate=0"], "--masks needs"),
     *(
         (tool, ["--model=none.keras", "--images=5"], "no such file")
         for tool in ("evaluate", "export_tflite", "levels", "quantize", "compare_faults")

@@ -138,7 +138,9 @@ def test_ranks_of_short_trainings_against_the_records(tmp_path, monkeypatch):
     assert [one for one in alone if one["statistics"] == "epoch 5"] == [agreement["epoch 5"]]
     assert len(alone) == 5
     with pytest.raises(ValueError, match="--record_epochs: expected integers"):
-        run_main("rank_agreement", f"--records={RECORDS}", "--record_epochs=0")
+        run_main(
+            "rank_agreement", f"--records={RECORDS}", "--record_epochs=0", f"--out={tmp_path}/p"
+        )
     with pytest.raises(ValueError, match="--panels: expected some of"):
         run_main("rank_agreement", f"--records={RECORDS}", "--panels=9Z", f"--out={tmp_path}/p")
     with pytest.raises(ValueError, match="two fitting records"):

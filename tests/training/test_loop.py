@@ -45,9 +45,9 @@ def _dataset(count=56):
 DATASET = _dataset()
 
 
-def _model(rate=0.2, classes=4):
+def _model(rate=0.2, classes=4, masks=1):
     """All that could break exactness: Drop-Connect, depthwise gradients, statistics, dropout."""
-    drop_connect = DropConnect(rate)
+    drop_connect = DropConnect(rate, masks=masks)
     return keras.Sequential(
         [
             keras.layers.Input((8, 8, 1)),
@@ -207,6 +207,7 @@ def test_a_constant_schedule_can_be_prolonged(tmp_path):
         ({"dataset": DATASET.subset(train=48)}, "images"),
         ({"augment": False}, "augment"),
         ({"model": 0.3}, "differently configured"),
+        ({"masks": 2}, "differently configured"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path_factory, changes, message):
@@ -216,7 +217,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path_factory, changes, messa
     if not path.exists():
         train(_model(), DATASET, recipe, checkpoint=path, verbose=0)
     arguments = {"dataset": DATASET, "recipe": recipe, **changes}
-    model = _model(arguments.pop("model", 0.2))
+    model = _model(arguments.pop("model", 0.2), masks=arguments.pop("masks", 1))
     with pytest.raises(ValueError, match=message):
         train(model, checkpoint=path, resume=True, verbose=0, **arguments)
 
