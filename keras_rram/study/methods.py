@@ -65,6 +65,12 @@ METHODS: dict[str, Method] = {
         options={"centered_inputs": True},
     ),
     "masks": Method("eight masks a batch", prepare=_several_masks),
+    "masks_fixed_statistics": Method(
+        "eight masks a batch, centred inputs, fixed statistics",
+        train=_ending_on_fixed_statistics,
+        prepare=_several_masks,
+        options={"centered_inputs": True},
+    ),
     "instance": Method("instance normalization", options={"normalization": "instance"}),
 }
 """By name. A method is one entry here; its runs compare with those of the same epochs."""
