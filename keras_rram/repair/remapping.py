@@ -5,9 +5,9 @@ import functools
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from keras_rram.faults.crossbar import Crossbar
+from keras_rram.repair.assignment import assign
 from keras_rram.repair.hand import Hand, Response
 from keras_rram.repair.patches import from_matrices, matrices
 from keras_rram.repair.protocol import Tier
@@ -92,7 +92,8 @@ class Remapping(RepairStep):
     their rows and outputs back, so that without faults the function is the same. The cost of a
     weight at a place is the squared distance from the weight to what the place can hold
     (`Response.low`, `Response.high`), relative to the energy of its output channel. Rows and
-    columns are assigned in turn, `rounds` times, each by the Hungarian method.
+    columns are assigned in turn, `rounds` times, each by the Hungarian method (more than 512 of
+    them to the cheapest places of each, see `keras_rram.repair.assignment`).
 
     Then each weight is written as close to its value as its place allows. That alone makes up for
     much where weights are pairs of cells: a cell stuck on is worth the largest weight, but its
@@ -174,7 +175,7 @@ class Remapping(RepairStep):
             plain = (weights * layout.signs).reshape(count, -1)
             scale = np.broadcast_to(worth, weights.shape).reshape(count, -1)
             costs = _pairwise(plain, scale, low.reshape(count, -1), high.reshape(count, -1))
-            groups = linear_sum_assignment(costs)[1]
+            groups = assign(costs)
         signs = layout.signs
         for group in range(count):
             lower, upper = low[groups[group]], high[groups[group]]
@@ -182,10 +183,10 @@ class Remapping(RepairStep):
             scale = np.broadcast_to(worth[group], signed.shape)
             at = columns[group]
             costs = _pairwise(signed, scale, lower[:, at], upper[:, at])
-            rows[group] = linear_sum_assignment(costs)[1]
+            rows[group] = assign(costs)
             at = rows[group]
             costs = _pairwise(signed.T, scale.T, lower[at].T, upper[at].T)
-            columns[group] = linear_sum_assignment(costs)[1]
+            columns[group] = assign(costs)
         layout = Layout(groups, rows, columns, signs)
         return self._signed(weights, places, layout) if self.polarity else layout
 
