@@ -12,6 +12,13 @@ Tensor = Any
 
 
 class _Convolution(DropConnectMixin):
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a convolution of single pixels, of all channels."""
+        ones = (1,) * self.rank
+        is_pointwise = self.kernel_size == ones and self.strides == ones and self.groups == 1
+        return is_pointwise and self.data_format == "channels_last"
+
     @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(convolution(inputs, effective_kernel) + bias)`."""

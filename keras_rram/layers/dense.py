@@ -29,6 +29,8 @@ class DropConnectDense(DropConnectMixin, keras.layers.Dense):
     ```
     """
 
+    is_product = True
+
     @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `activation(inputs @ effective_kernel + bias)`."""

@@ -70,6 +70,8 @@ class DropConnectMixin(_MixinBase):
     read_noise: Any = None
     is_analog = False
     """Whether inference computes more than a product with the effective kernel."""
+    is_product: Any = False
+    """Whether each output is the product of the channels at its place with the one kernel."""
 
     def __init__(self, *args: Any, drop_connect: Any = None, **kwargs: Any):
         has_offsets = kwargs.pop("fault_offsets", False)

@@ -216,15 +216,19 @@ def _pairwise(
     weights: np.ndarray, scale: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
     """Returns the cost of each row of weights on each row of places, `(rows, places)`."""
-    ranges, kind = np.unique(low + 1j * high, return_inverse=True)
-    kind = kind.reshape(low.shape)
+    # A range is one integer, its bits: to sort complex numbers takes many times as long.
+    bits = [np.ascontiguousarray(one, np.float32).view(np.uint32) for one in (low, high)]
+    kinds = bits[0].astype(np.uint64) << np.uint64(32) | bits[1]
     costs = np.zeros((len(weights), len(low)))
-    if len(ranges) <= _MANY:
+    different = np.unique(kinds)
+    if len(different) <= _MANY:
         # Few kinds of places: each costs a weight the same wherever it is.
-        for number, one in enumerate(ranges):
-            loss = distance(weights, one.real, one.imag) * scale
+        for kind in different:
+            here = kinds == kind
+            at = np.unravel_index(here.argmax(), here.shape)
+            loss = distance(weights, low[at], high[at]) * scale
             if loss.any():
-                costs += loss @ (kind == number).T.astype(loss.dtype)
+                costs += loss @ here.T.astype(loss.dtype)
         return costs
     step = max(1, _CHUNK // max(weights.size, 1))
     for start in range(0, len(low), step):

@@ -46,6 +46,32 @@ def test_a_batch_of_any_size_keeps_its_order(size):
     )
 
 
+@pytest.mark.parametrize(
+    ("make", "is_product"),
+    [
+        (lambda **options: DropConnectDense(7, activation="relu", **options), True),
+        (lambda **options: DropConnectConv2D(7, 1, activation="relu", **options), True),
+        (lambda **options: DropConnectConv2D(7, 1, strides=2, **options), False),
+        (lambda **options: DropConnectConv2D(8, 1, groups=2, **options), False),
+        (lambda **options: DropConnectConv2D(7, 3, **options), False),
+    ],
+)
+def test_parts_as_one_product_are_what_they_are_in_turn(make, is_product, monkeypatch):
+    inputs = np.random.default_rng(0).normal(size=(8, 5, 4, 6)).astype("float32")
+    found = []
+    for forced in (None, False):
+        keras.utils.set_random_seed(0)
+        layer = make(drop_connect=DropConnect(0.4, rescale=True, seed=3, masks=4), name="layer")
+        layer.build((None, 5, 4, 6))
+        layer.bias.assign(np.linspace(-1, 1, layer.bias.shape[0]))
+        assert layer.is_product == is_product
+        if forced is not None:
+            monkeypatch.setattr(type(layer), "is_product", forced)
+        found.append(to_numpy(layer(inputs, training=True)))
+    np.testing.assert_allclose(*found, atol=1e-5)
+    assert np.abs(found[0] - to_numpy(layer(inputs))).max() > 0.1, "nothing was dropped"
+
+
 def test_batch_normalization_pools_the_masks():
     """Inputs of mean mu: a mask shifts each output's mean, and that is variance of the pool."""
     layer = dense(512, units=3, use_bias=False)
