@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import json
 import os
 import pathlib
@@ -79,12 +80,12 @@ class PopulationExport:
 
 
 def _alone(export: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Keeps every other writer out of the folder, the second argument, while a function writes."""
+    """Keeps every other writer out of the argument `folder` while a function writes."""
+    signature = inspect.signature(export)
 
     @functools.wraps(export)
     def alone(*arguments: _P.args, **options: _P.kwargs) -> _R:
-        given: Any = arguments[1] if len(arguments) > 1 else options.get("folder")
-        folder = pathlib.Path(given)
+        folder = pathlib.Path(signature.bind(*arguments, **options).arguments["folder"])
         folder.mkdir(parents=True, exist_ok=True)
         with one_writer(folder / INDEX):
             return export(*arguments, **options)
