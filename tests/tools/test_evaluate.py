@@ -247,8 +247,8 @@ def test_two_models_are_compared_on_the_same_chips(saved, tmp_path, capsys):
         ("images", "b"): "images",
         ("rates", "b"): "expected the fault rates [0.1, 0.2]",
         ("precise", "b"): "ended by a stop rule",
-        ("a",): "--runs must be two folders",
-        ("a", "a"): "--labels must be two different names",
+        ("a",): "--runs must be two to 7 folders",
+        ("a", "a"): "--labels must be 2 different names",
     }
     for names, message in messages.items():
         chosen = ",".join(f"{tmp_path}/{name}" for name in names)
@@ -257,6 +257,7 @@ def test_two_models_are_compared_on_the_same_chips(saved, tmp_path, capsys):
     assert not (tmp_path / "c").exists()
     both = f"--runs={tmp_path}/a,{tmp_path}/b"
     *errors, one, none = run_in_turn(
+        ["compare", f"{both},{tmp_path}/a", f"--out={tmp_path}/three", "--labels=a,b,again"],
         ["compare", both, out, "--labels=mine,other"],
         ["variance", both, f"--out={tmp_path}/variance"],
         ["variance", f"--runs={tmp_path}/a", f"--out={tmp_path}/one"],
@@ -270,7 +271,12 @@ def test_two_models_are_compared_on_the_same_chips(saved, tmp_path, capsys):
         expected = paired_difference(one, two)
         assert row["interval"] == dataclasses.asdict(expected.interval)
         assert row["wins"] == expected.wins and tuple(row["differences"]) == expected.differences
-    assert (tmp_path / "c" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    three = json.loads((tmp_path / "three" / "comparison.json").read_text())["comparisons"]
+    assert [row["interval"] for row in three[:2]] == [row["interval"] for row in found]
+    assert [row["interval"]["estimate"] for row in three[2:]] == [0, 0]
+    assert "a against again:" in capsys.readouterr().out
+    for name in ("c", "three"):
+        assert (tmp_path / name / "comparison.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((tmp_path / "variance" / "variance.json").read_text())
     assert content["schema"] == "keras_rram.variance/1"
     assert [split["rate"] for split in content["splits"]] == [0.1, 0.2]
