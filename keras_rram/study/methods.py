@@ -56,6 +56,14 @@ def _ending_on_fixed_statistics(
     return train(model, dataset, recipe, *arguments, **options)
 
 
+def _at_all_rates(
+    model: keras.Model, dataset: Dataset, recipe: Recipe, *arguments: Any, **options: Any
+) -> TrainingResult:
+    """Trains as `train`, at a drop rate that is drawn anew in each step."""
+    recipe = dataclasses.replace(recipe, drop_rates="uniform")
+    return train(model, dataset, recipe, *arguments, **options)
+
+
 STUDY = "study"
 METHODS: dict[str, Method] = {
     STUDY: Method("as the study trains"),
@@ -72,5 +80,10 @@ METHODS: dict[str, Method] = {
         options={"centered_inputs": True},
     ),
     "instance": Method("instance normalization", options={"normalization": "instance"}),
+    "instance_uniform": Method(
+        "instance normalization, all rates",
+        train=_at_all_rates,
+        options={"normalization": "instance"},
+    ),
 }
 """By name. A method is one entry here; its runs compare with those of the same epochs."""
