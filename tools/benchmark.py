@@ -4,8 +4,9 @@
 
 Suites: `layers` (what Drop-Connect adds to a training step), `population` (chips per second of each
 engine), `repair` (the same with a repair), `foreign` (chips of models that are not ours), `export`
-(chip files per second), `faults` (seconds to sample a chip's cells). On a shared machine only the
-ratios mean something.
+(chip files per second), `faults` (seconds to sample a chip's cells), `training` (images per second,
+and what the fused batch normalization brings), `precision` (training in bfloat16, and in PyTorch
+where it is installed). On a shared machine only the ratios mean something.
 """
 
 import importlib
@@ -19,7 +20,9 @@ from . import cli
 FLAGS = flags.FLAGS
 FOLDER = pathlib.Path(__file__).parent / "benchmarks"
 SUITES = sorted(
-    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "timing")
+    path.stem
+    for path in FOLDER.glob("*.py")
+    if path.stem not in ("__init__", "timing", "torch_resnet")
 )
 
 flags.DEFINE_enum("suite", None, SUITES, "What to measure.")

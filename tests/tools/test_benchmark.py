@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from tests.run_tools import run_here
@@ -21,3 +22,16 @@ def test_the_suite_of_layers_prints_its_figures():
     for name in ("dropconnect_step_ratio_mini", "fixed_step_ratio_mini"):
         assert f"{name}: " in output
     run_here("benchmark", "--suite=nothing", code=1)
+
+
+@pytest.mark.parametrize("replaced", [(), (4, 6, 10, 12, 16, 18)])
+def test_the_network_in_pytorch_is_the_same(replaced):
+    """As many weights in layers of the same shapes as that of the builder."""
+    torch = pytest.importorskip("torch")
+    from keras_rram.models import resnet20
+    from tools.benchmarks.torch_resnet import _network
+
+    ours = resnet20(replaced=replaced)
+    found = sorted(one.numel() for one in _network(replaced).parameters())
+    assert found == sorted(int(np.prod(one.shape)) for one in ours.trainable_weights)
+    assert _network(replaced)(torch.zeros(2, 3, 32, 32)).shape == (2, *ours.output_shape[1:])
