@@ -4,6 +4,7 @@ Each is written twice: as vectors (`.svg`) and as pixels (`.png`).
 """
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from keras_rram.study.published import Published
 
 _STUDY = "#777777"
 _WIDTH = 3.5  # inches: one column
+_TITLE = 56  # characters of a title over the whole width
 _STYLE = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -117,7 +119,11 @@ def study_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> Non
     for (loss, accuracy), run in zip(rows, runs, strict=True):
         _losses(loss, run)
         _accuracies(accuracy, run)
-        loss.set_title(f"{run.panel.name}: {run.panel.title}", loc="left")
+        # Over both axes: a title of one of them, which keeps the place, would push the other away.
+        title = textwrap.fill(f"{run.panel.name}: {run.panel.title}", _TITLE)
+        loss.set_title("\n".join(" " * len(title.splitlines())), loc="left")
+        heading = loss.text(0, 1.04, title, transform=loss.transAxes, va="bottom", fontsize=7)
+        heading.set_in_layout(False)
         loss.set_ylabel("loss")
         accuracy.set_ylabel("accuracy")
     for axes in rows[-1]:
