@@ -21,7 +21,7 @@ from . import cli, report, tables
 
 FLAGS = flags.FLAGS
 
-_MOST_RUNS = 7
+_MOST_RUNS = 7  # as many as a figure has colours
 
 flags.DEFINE_list("runs", [], "Folders of two runs or more; each is compared with the first.")
 flags.DEFINE_list(

@@ -14,9 +14,9 @@ def side_by_side(call: Callable[..., Any]) -> Callable[..., Any]:
     """Has the `call` of a layer take a batch in `layer.masks` parts in training.
 
     Each part draws effective kernels of its own; the outputs are one batch again. What follows, a
-    batch normalization say, sees them all. A layer that is one product of matrices has a method
-    `product(inputs, kernels)`, and all its parts of one size are one product: 8 of them cost what
-    one costs, where 8 products in turn cost up to twice as much.
+    batch normalization say, sees them all. Where a layer `is_product`, its parts of one size are
+    one product of matrices, which costs about what a batch with one kernel does; others take their
+    turn.
 
     Args:
         call: method of a layer with an argument `training` and a number `masks`.

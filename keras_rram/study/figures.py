@@ -121,8 +121,9 @@ def study_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> Non
         _accuracies(accuracy, run)
         # Over both axes: a title of one of them, which keeps the place, would push the other away.
         title = textwrap.fill(f"{run.panel.name}: {run.panel.title}", _TITLE)
-        loss.set_title("\n".join(" " * len(title.splitlines())), loc="left")
-        heading = loss.text(0, 1.04, title, transform=loss.transAxes, va="bottom", fontsize=7)
+        place = loss.set_title(" " + "\n " * title.count("\n"), loc="left")
+        size = place.get_fontsize()
+        heading = loss.text(0, 1.04, title, transform=loss.transAxes, va="bottom", fontsize=size)
         heading.set_in_layout(False)
         loss.set_ylabel("loss")
         accuracy.set_ylabel("accuracy")

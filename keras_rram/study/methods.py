@@ -47,21 +47,26 @@ def _several_masks(model: keras.Model, fault_model: FaultModel, seed: int) -> ke
     return model
 
 
-def _ending_on_fixed_statistics(
-    model: keras.Model, dataset: Dataset, recipe: Recipe, *arguments: Any, **options: Any
-) -> TrainingResult:
-    """Trains as `train`; the last three of eight epochs are on the population's statistics."""
+def _by(change: Callable[[Recipe], Recipe]) -> Callable[..., TrainingResult]:
+    """Returns a way to train as `train`, by another recipe made of the panel's."""
+
+    def trained(
+        model: keras.Model, dataset: Dataset, recipe: Recipe, *arguments: Any, **options: Any
+    ) -> TrainingResult:
+        return train(model, dataset, change(recipe), *arguments, **options)
+
+    return trained
+
+
+def _ending_on_fixed_statistics(recipe: Recipe) -> Recipe:
+    """The last three of eight epochs are on the population's statistics."""
     last = max(1, round(0.375 * recipe.epochs))
-    recipe = dataclasses.replace(recipe, statistics_epochs=last, gradient_clip=1.0)
-    return train(model, dataset, recipe, *arguments, **options)
+    return dataclasses.replace(recipe, statistics_epochs=last, gradient_clip=1.0)
 
 
-def _at_all_rates(
-    model: keras.Model, dataset: Dataset, recipe: Recipe, *arguments: Any, **options: Any
-) -> TrainingResult:
-    """Trains as `train`, at a drop rate that is drawn anew in each step."""
-    recipe = dataclasses.replace(recipe, drop_rates="uniform")
-    return train(model, dataset, recipe, *arguments, **options)
+def _at_all_rates(recipe: Recipe) -> Recipe:
+    """The drop rate is drawn anew in each step."""
+    return dataclasses.replace(recipe, drop_rates="uniform")
 
 
 STUDY = "study"
@@ -69,20 +74,20 @@ METHODS: dict[str, Method] = {
     STUDY: Method("as the study trains"),
     "fixed_statistics": Method(
         "centred inputs, fixed statistics",
-        train=_ending_on_fixed_statistics,
+        train=_by(_ending_on_fixed_statistics),
         options={"centered_inputs": True},
     ),
     "masks": Method("eight masks a batch", prepare=_several_masks),
     "masks_fixed_statistics": Method(
         "eight masks a batch, centred inputs, fixed statistics",
-        train=_ending_on_fixed_statistics,
+        train=_by(_ending_on_fixed_statistics),
         prepare=_several_masks,
         options={"centered_inputs": True},
     ),
     "instance": Method("instance normalization", options={"normalization": "instance"}),
     "instance_uniform": Method(
         "instance normalization, all rates",
-        train=_at_all_rates,
+        train=_by(_at_all_rates),
         options={"normalization": "instance"},
     ),
 }

@@ -35,3 +35,12 @@ def test_the_network_in_pytorch_is_the_same(replaced):
     found = sorted(one.numel() for one in _network(replaced).parameters())
     assert found == sorted(int(np.prod(one.shape)) for one in ours.trainable_weights)
     assert _network(replaced)(torch.zeros(2, 3, 32, 32)).shape == (2, *ours.output_shape[1:])
+
+
+def test_steps_in_pytorch_are_taken_in_a_process_of_their_own():
+    pytest.importorskip("torch")
+    from tools.benchmarks.torch_resnet import trainer
+
+    with trainer((4,), 2, "bfloat16") as train:
+        train()
+        train()
