@@ -3,10 +3,12 @@
 import ast
 import pathlib
 import runpy
+from unittest import mock
 
 import keras
 import pytest
 
+from keras_rram import faults
 from tests.run_tools import run_in_turn
 from tools.guide_cells import parse
 
@@ -30,7 +32,8 @@ def test_a_guide_runs(name, tmp_path, monkeypatch, capsys):
         pytest.importorskip(NEEDS[name])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GUIDE_FAST", "1")
-    runpy.run_path(str(ROOT / "guides" / f"{name}.py"), run_name="__main__")
+    with mock.patch.dict(faults.NAMES):  # a name that a guide registers ends with it
+        runpy.run_path(str(ROOT / "guides" / f"{name}.py"), run_name="__main__")
     assert capsys.readouterr().out.count("\n") >= 5
 
 
