@@ -107,7 +107,9 @@ def gather_statistics(
         masks: how many fresh masks, each with one batch of images; they come from the layers'
             `DropConnect`, its noise included, at the drop rate of the moment. Or the chips whose
             faults take their place, say `population(fault_model, 64, seed=1)`.
-        batch_size: images for each mask, at most. Activations of all masks are held at once.
+        batch_size: images for each mask, at most. With a number of `masks` on TensorFlow, the
+            activations of a few layers are held at once, all masks' together; otherwise those of
+            all layers.
 
     Raises:
         ValueError: if the model has no layer with statistics or, with a number of `masks`, none
@@ -149,10 +151,19 @@ def gather_statistics(
                 writers = [_writer(layer, name, faults) for faults in drawn]
                 stack.enter_context(_replaced(layer, "call", _side_by_side(layer, number, writers)))
         chosen = np.arange(number * count) % (len(images) // count * count)
+        values = ops.convert_to_tensor(images[chosen], model.inputs[0].dtype)
         with _recording(layers) as record:
-            model(ops.convert_to_tensor(images[chosen], model.inputs[0].dtype), training=False)
+
+            def gathered(values: Tensor) -> dict[str, list[Any]]:
+                model(values, training=False)
+                return record
+
+            # Compiled, each activation is freed once it has been read for the last time. With
+            # chips it is not, as their masks would be constants of the graph.
+            run = _compiled(gathered) if isinstance(masks, int) else gathered
+            found = keras.tree.map_structure(ops.convert_to_numpy, run(values))
     for name, layer in layers.items():
-        _assign(layer, record.get(name, []), model)
+        _assign(layer, found.get(name, []), model)
 
 
 def _side_by_side(
@@ -160,15 +171,30 @@ def _side_by_side(
 ) -> Callable[..., Tensor]:
     """Returns a call that gives each of so many parts of a batch a mask of its own."""
 
+    def one(args: Any, kwargs: Any) -> Tensor:
+        return type(layer).call(layer, *args, **kwargs)
+
+    if writers is None:
+        one = _compiled(one)  # traced once for all parts
+
     def call(*args: Any, **kwargs: Any) -> Tensor:
         parts = []
-        for index, (mine, named) in enumerate(in_parts((args, kwargs), number)):
+        for index, mine in enumerate(in_parts((args, kwargs), number)):
             if writers is not None:
                 writers[index]()
-            parts.append(type(layer).call(layer, *mine, **named))
+            parts.append(one(*mine))
         return joined(parts)
 
     return call
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function compiled on TensorFlow, or as it is."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, experimental_attributes={"_noinline": True})
 
 
 def _writer(layer: Any, name: str, faults: Mapping[str, Any]) -> Callable[[], None]:
@@ -246,8 +272,7 @@ def _recording(layers: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
             else:
                 outputs, *moments = normalize_by_batch(layer, inputs)
                 values = tuple(moments)
-            held = [np.float64(ops.convert_to_numpy(value)) for value in values]
-            record.setdefault(name, []).append(held)
+            record.setdefault(name, []).append(list(values))
             return outputs
 
         return call
@@ -265,10 +290,11 @@ def _assign(layer: Any, calls: list[list[np.ndarray]], model: keras.Model) -> No
             f"Normalization '{layer.name}' of model '{model.name}' takes no part in the model's "
             "outputs: there is nothing to gather."
         )
-    means = np.stack([call[0] for call in calls])
+    means = np.stack([call[0] for call in calls]).astype(np.float64)
     values = [means.mean(0)]
     if len(calls[0]) > 1:
-        values.append(np.stack([call[1] for call in calls]).mean(0) + means.var(0))
+        within = np.stack([call[1] for call in calls]).astype(np.float64)
+        values.append(within.mean(0) + means.var(0))
     if not all(np.isfinite(value).all() for value in values):
         raise ValueError(
             f"The images give normalization '{layer.name}' of model '{model.name}' statistics that "

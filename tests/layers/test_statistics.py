@@ -9,6 +9,8 @@ from keras_rram.faults import parse
 from keras_rram.layers import (
     CenteredInput,
     DropConnectDense,
+    DropConnectLSTM,
+    DropConnectMultiHeadAttention,
     fix_statistics,
     gather_statistics,
     statistics_layers,
@@ -33,6 +35,15 @@ def features(count=512, seed=0):
 
 def held(model, name="normalization"):
     return [to_numpy(weight) for weight in model.get_layer(name).non_trainable_weights]
+
+
+def recurrent():
+    """Two faulty layers of several kernels, one with two inputs, and normalizations behind them."""
+    inputs = keras.Input((6, 4))
+    x = DropConnectLSTM(4, return_sequences=True, drop_connect=RATE, name="lstm")(inputs)
+    x = keras.layers.BatchNormalization(name="first")(x)
+    x = DropConnectMultiHeadAttention(2, 3, drop_connect=RATE, name="attention")(x, inputs)
+    return keras.Model(inputs, keras.layers.BatchNormalization(name="second")(x))
 
 
 def test_pools_what_chips_do_to_mean_and_variance():
@@ -97,6 +108,20 @@ def test_a_deep_network_is_normalized_over_its_chips():
     np.testing.assert_allclose(values.mean((0, 1, 2, 3)), 0, atol=1e-4)
     expected = variance / (variance + layer.epsilon)
     np.testing.assert_allclose(values.var((0, 1, 2, 3)), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("make", [lambda: models.mini_mobilenet(1, drop_connect=RATE), recurrent])
+def test_compiled_it_is_what_it_is_layer_by_layer(monkeypatch, make):
+    found = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        model = make()
+        values = np.random.default_rng(0).gamma(2.0, size=(24, *model.input_shape[1:]))
+        gather_statistics(model, values.astype("float32"), masks=4, batch_size=5)
+        found.append(model.non_trainable_variables)
+        monkeypatch.setattr("keras_rram.layers.statistics._compiled", lambda function: function)
+    for compiled, eager in zip(*found, strict=True):
+        np.testing.assert_allclose(to_numpy(compiled), to_numpy(eager), rtol=1e-4, atol=1e-5)
 
 
 def test_centred_inputs_get_the_mean():
