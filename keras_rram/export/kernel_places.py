@@ -236,8 +236,8 @@ def _explain(kernel: Kernel, weights: list[Tensor], unclaimed: list[str]) -> str
     elif unclaimed:
         reason = (
             f"the tensors of its size are not the kernel times one factor for each output channel "
-            f"(closest: '{unclaimed[0]}'). Something else is folded into the weights, as a batch "
-            "normalization in front of the layer is, or the file is of another model"
+            f"(closest: '{unclaimed[0]}'). Something else is folded into the weights, or the file "
+            "is of another model"
         )
     else:
         reason = "all tensors of its size belong to other layers (equal layers are merged)"

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_rram.export.errors import ExportError
+from keras_rram.export.shield import exposed_layers, shielded
 from keras_rram.layers.convert import rebuild
 from keras_rram.layers.convolution import is_depthwise_convolution
 
@@ -21,6 +22,7 @@ def prepared(model: keras.Model) -> keras.Model:
     - Recurrent layers become a chain of steps: of a loop, TFLite makes one only for a fixed batch.
     - The offset of a `Rescaling` becomes an array. A single number would be folded into the bias of
       the layer behind it, which would then depend on all weights, and on their faults.
+    - A layer behind a shift that is not a `Rescaling`'s is shielded from it, see `exposed_layers`.
     - A convolution of one filter for each channel becomes a depthwise one, which LiteRT computes
       several times as fast, and which it can compute in int8.
 
@@ -45,7 +47,8 @@ def prepared(model: keras.Model) -> keras.Model:
         for layer in model._flatten_layers()
         if type(layer) is keras.layers.Conv2D and is_depthwise_convolution(layer)
     }
-    if not recurrent and not shifting and not depthwise:
+    exposed = exposed_layers(model)
+    if not recurrent and not shifting and not depthwise and not exposed:
         return model
 
     def clone(layer: keras.Layer) -> keras.Layer:
@@ -57,8 +60,10 @@ def prepared(model: keras.Model) -> keras.Model:
             config["scale"], config["offset"] = layer.scale, np.full(known, layer.offset, "float32")
             return keras.layers.Rescaling(**config)
         if layer.name in depthwise:
-            return _depthwise(layer)
-        return type(layer).from_config(config)
+            kind, config = keras.layers.DepthwiseConv2D, _depthwise(layer)
+        else:
+            kind = type(layer)
+        return (shielded(kind) if layer.name in exposed else kind).from_config(config)
 
     return rebuild(model, clone)
 
@@ -99,8 +104,9 @@ def _shape(layer: Any) -> tuple[int | None, ...]:
         return ()
 
 
-def _depthwise(layer: Any) -> keras.layers.DepthwiseConv2D:
-    return keras.layers.DepthwiseConv2D(
+def _depthwise(layer: Any) -> dict[str, Any]:
+    """Returns the config of the depthwise convolution that a convolution is."""
+    same = keras.layers.DepthwiseConv2D(
         layer.kernel_size,
         layer.strides,
         layer.padding,
@@ -112,6 +118,7 @@ def _depthwise(layer: Any) -> keras.layers.DepthwiseConv2D:
         name=layer.name,
         dtype=layer.dtype_policy,
     )
+    return same.get_config()
 
 
 def _with_unroll(config: Any) -> Any:

@@ -145,14 +145,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_model_that_cannot_be_patched_is_converted_with_a_warning(tmp_path):
-    inputs = keras.Input((6,))
-    norm = keras.layers.BatchNormalization()
-    x = layers.DropConnectDense(4, drop_connect=0.2, name="behind")(norm(inputs))
-    model = keras.Model(inputs, keras.layers.BatchNormalization()(x))
+    inputs = keras.Input((6, 6, 2))
+    x = layers.DropConnectConv2DTranspose(4, 3, drop_connect=0.2, name="up")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    model = keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(x))
     export_models.set_batch_norm(model)
-    images = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(8, 6, 6, 2)).astype(np.float32)
     chip = export_models.chip()
-    with pytest.warns(UserWarning, match="'behind'"):
+    with pytest.warns(UserWarning, match="'up'"):
         report = export_tflite(model, tmp_path / "c.tflite", chip, "float32", images=images)
     assert report.method == "converted"
     with chip.program(model):
