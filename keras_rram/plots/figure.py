@@ -102,7 +102,7 @@ def legend_above(figure: Figure, axes: Axes, is_own: bool) -> None:
         axes.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
         return
     longest = max(map(len, labels))
-    columns = min(len(labels), 3 if longest <= 24 else 2 if longest <= 44 else 1)
+    columns = min(len(labels), 3 if longest <= 24 else 2 if longest <= 40 else 1)
     figure.legend(
         handles, labels, loc="outside upper center", ncols=columns, fontsize=8.5, frameon=False
     )

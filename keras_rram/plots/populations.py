@@ -42,6 +42,8 @@ def accuracy_against_rate(
 ) -> Figure:
     """Draws the mean accuracy against the fault rate, with its interval and the spread of chips.
 
+    A dotted line is what the model has without faults, after the same repair where there is one.
+
     Args:
         results: one result for each fault rate, or several such curves by name.
         path: the file to write, in the format of its ending; None writes none.
@@ -84,19 +86,21 @@ def accuracy_against_rate(
             markersize=4.5,
             linewidth=1.6,
             capsize=3,
-            label=f"{name}, 95% interval" if is_single else f"{name} (mean, 95% interval)",
+            label=f"{name}, 95% interval" if is_single else name,
         )
         if is_single and full:
             worst = [result.worst.accuracy for result in full]
             axes.plot([result.rate for result in full], worst, "v", color=GREY, markersize=4.5,
                       label="worst chip")  # fmt: skip
         axes.axhline(
-            ordered[0].fault_free,
+            _without_faults(ordered[0]),
             color=GREY if is_single else colour,
             linewidth=1,
             linestyle=":",
             label="fault-free" if number == 0 else None,
         )
+    if not is_single:
+        axes.errorbar([], [], [], color=GREY, marker=".", capsize=3, label="mean, 95% interval")
     axes.set_xlabel("fault rate")
     _value_axis(axes.yaxis, next(iter(named.values()))[0], "{}")
     percent(axes.xaxis)
@@ -156,10 +160,8 @@ def chip_distribution(
         zorder=3,
     )
     axes.plot([], [], color=COLOURS[1], label="quartiles, 1.5 IQR whiskers")
-    if len({result.fault_free for result in ordered}) == 1:
-        axes.axhline(
-            ordered[0].fault_free, color=GREY, linewidth=1, linestyle=":", label="fault-free"
-        )
+    if len(heights := {_without_faults(result) for result in ordered}) == 1:
+        axes.axhline(heights.pop(), color=GREY, linewidth=1, linestyle=":", label="fault-free")
     axes.set_xticks(range(len(ordered)), [in_percent(result.rate) for result in ordered])
     axes.set_xlim(-0.6, len(ordered) - 0.4)
     axes.set_xlabel("fault rate")
@@ -334,6 +336,12 @@ def comparison(
         percent(right.yaxis)
     right.legend(fontsize=8.5, framealpha=0.8, edgecolor="none")
     return finish(figure, path)
+
+
+def _without_faults(result: PopulationResult) -> float:
+    """Returns what the model has without faults, repaired as the chips are."""
+    repaired = result.fault_free_repaired
+    return result.fault_free if repaired is None else repaired
 
 
 def _value_axis(axis: Any, result: PopulationResult, text: str) -> None:

@@ -90,5 +90,11 @@ METHODS: dict[str, Method] = {
         train=_by(_at_all_rates),
         options={"normalization": "instance"},
     ),
+    "masks_instance_uniform": Method(
+        "instance normalization, eight masks a batch, all rates",
+        train=_by(_at_all_rates),
+        prepare=_several_masks,
+        options={"normalization": "instance"},
+    ),
 }
 """By name. A method is one entry here; its runs compare with those of the same epochs."""

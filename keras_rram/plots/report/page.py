@@ -112,8 +112,11 @@ def headline(result: PopulationResult, required: float | None = None) -> str:
                 f", and {good.estimate:.0%} of chips reach {required:.4g} "
                 f"(yield, {good.low:.0%} to {good.high:.0%})"
             )
-    repaired = "" if result.repair == "none" else f", each repaired by {result.repair}"
-    return f"{said}{repaired}. Without faults it is {shown(result.fault_free)}."
+    without = f"Without faults it is {shown(result.fault_free)}"
+    if result.fault_free_repaired is None:
+        return f"{said}. {without}."
+    repaired = shown(result.fault_free_repaired)
+    return f"{said}, each repaired by {result.repair}. {without}, and {repaired} repaired alike."
 
 
 def _section(run: ReportRun, key: str, is_named: bool) -> str:
