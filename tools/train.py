@@ -21,10 +21,11 @@ and trained with more than Drop-Connect: noise in every step, or a new chip ever
   python -m tools.train --noise=lognormal_variation:sigma=0.2 --out=runs/varied
   python -m tools.train --fresh_chips=row_faults:rate=0.1 --fresh_every=4 --out=runs/rows
 
-One model for every chip, with batch normalization: eight masks in each batch:
+Each batch has eight masks, each for a part of it, so that one model serves every chip with batch
+normalization too; with one mask, as the study trains:
 
   python -m tools.train --model=resnet20 --scope=convolutions --data=cifar10 --drop_rate=0.2 \
-      --masks=8 --out=runs/masks
+      --masks=1 --out=runs/as_the_study
 
 One model for every fault rate up to 30%, and one for cells that are stuck on:
 
@@ -66,7 +67,9 @@ number_flags.define("drop_rate", 0.1, "Drop rate in [0, 1).", "[0, 1)")
 flags.DEFINE_bool(
     "rescale", False, "Scale kept weights by 1 / (1 - rate), in training and on chips."
 )
-number_flags.define_whole("masks", 1, "Masks in each batch, each for a part of it.", "[1, 1024]")
+number_flags.define_whole(
+    "masks", None, "Masks in each batch, each for a part of it; default: 8.", "[1, 1024]"
+)
 flags.DEFINE_list(
     "scope", "blocks", "Which roles drop: blocks, depthwise, convolutions, all, or roles."
 )
@@ -136,6 +139,7 @@ flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
 
 # What suits each network, see docs/robust_training.md.
+_MASKS = 8
 _NORMALIZATION = {"mini_mobilenet": "instance", "resnet20": "batch"}
 _RECIPE_FLAGS = (
     "epochs",
@@ -168,11 +172,12 @@ def main(argv: Sequence[str]) -> None:
     recipe = _recipe()
     options = _model_options()
     normalization = FLAGS.normalization or _NORMALIZATION[FLAGS.model]
-    drop_connect = DropConnect(
-        FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, cli.parsed("noise", _noise), FLAGS.masks
-    )
-    if FLAGS.masks > 1 and not FLAGS.drop_rate and drop_connect.noise is None:
+    noise = cli.parsed("noise", _noise)
+    are_masks = bool(FLAGS.drop_rate) or noise is not None
+    masks = FLAGS.masks or (_MASKS if are_masks else 1)
+    if masks > 1 and not are_masks:
         raise ValueError("--masks needs a --drop_rate or --noise: all masks would be the same.")
+    drop_connect = DropConnect(FLAGS.drop_rate, FLAGS.rescale, FLAGS.seed, noise, masks)
     fault_model = fault_flags.at(FLAGS.fault_rate, otherwise=FLAGS.drop_rate)
     fresh_chips = cli.parsed(
         "fresh_chips", lambda text: FreshChips(text, FLAGS.fresh_every, FLAGS.seed)

@@ -35,7 +35,7 @@ def test_writes_all_results_and_says_where(trained):
         "logs",
     }
     config = json.loads((folder / "config.json").read_text())
-    assert config["drop_connect"] == {"rate": 0.2, "rescale": False, "seed": 3}
+    assert config["drop_connect"] == {"rate": 0.2, "rescale": False, "seed": 3, "masks": 8}
     assert config["command"].startswith("python -m tools.train --train_images=200")
     with (folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
