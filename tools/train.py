@@ -68,7 +68,10 @@ flags.DEFINE_bool(
     "rescale", False, "Scale kept weights by 1 / (1 - rate), in training and on chips."
 )
 number_flags.define_whole(
-    "masks", None, "Masks in each batch, each for a part of it; default: 8.", "[1, 1024]"
+    "masks",
+    None,
+    "Masks in each batch, each for a part of it; default: 8 where weights drop.",
+    "[1, 1024]",
 )
 flags.DEFINE_list(
     "scope", "blocks", "Which roles drop: blocks, depthwise, convolutions, all, or roles."
@@ -138,8 +141,8 @@ number_flags.define_whole("fresh_every", 1, "Steps that such a chip stays.", "[1
 flags.DEFINE_string("out", None, "Folder for the results.")
 flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out, or begin if there is none.")
 
-# What suits each network, see docs/robust_training.md.
 _MASKS = 8
+# What suits each network, see docs/robust_training.md.
 _NORMALIZATION = {"mini_mobilenet": "instance", "resnet20": "batch"}
 _RECIPE_FLAGS = (
     "epochs",

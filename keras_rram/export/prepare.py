@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_rram.export.errors import ExportError
 from keras_rram.export.shield import exposed_layers, shielded
@@ -20,9 +19,8 @@ def prepared(model: keras.Model) -> keras.Model:
     """Returns a plain model that converts to a file that can be patched.
 
     - Recurrent layers become a chain of steps: of a loop, TFLite makes one only for a fixed batch.
-    - The offset of a `Rescaling` becomes an array. A single number would be folded into the bias of
-      the layer behind it, which would then depend on all weights, and on their faults.
-    - A layer behind a shift that is not a `Rescaling`'s is shielded from it, see `exposed_layers`.
+    - A layer behind a shift is shielded from it: its bias would else depend on all weights, and on
+      their faults, see `exposed_layers`.
     - A convolution of one filter for each channel becomes a depthwise one, which LiteRT computes
       several times as fast, and which it can compute in int8.
 
@@ -37,28 +35,19 @@ def prepared(model: keras.Model) -> keras.Model:
             `MOST_STEPS`.
     """
     recurrent = unrolled_layers(model)
-    shifting = {
-        layer.name: _shape(layer)[-2:]
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.Rescaling) and np.size(layer.offset) == 1 and layer.offset
-    }
     depthwise = {
         layer.name
         for layer in model._flatten_layers()
         if type(layer) is keras.layers.Conv2D and is_depthwise_convolution(layer)
     }
     exposed = exposed_layers(model)
-    if not recurrent and not shifting and not depthwise and not exposed:
+    if not recurrent and not depthwise and not exposed:
         return model
 
     def clone(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if layer.name in recurrent:
             config = _with_unroll(config)
-        if shape := shifting.get(layer.name):
-            known = [size for size in shape if size is not None]
-            config["scale"], config["offset"] = layer.scale, np.full(known, layer.offset, "float32")
-            return keras.layers.Rescaling(**config)
         if layer.name in depthwise:
             kind, config = keras.layers.DepthwiseConv2D, _depthwise(layer)
         else:

@@ -1,10 +1,11 @@
 """Layers whose inputs a converter would take the last addition of into their own bias."""
 
 import functools
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_rram.layers import CenteredInput
@@ -32,9 +33,13 @@ _PASSING = (
 _ARITHMETIC = frozenset(
     ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative", "Square", "Power")
 )
-_CONVOLUTIONS = (
+# What takes an array of one number for each channel into its bias; others only a single number.
+_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
+_OTHERS = (
     keras.layers.Conv2D,
     keras.layers.DepthwiseConv2D,
+    keras.layers.GroupQueryAttention,
+    keras.layers.MultiHeadAttention,
     keras.layers.SeparableConv2D,
 )
 
@@ -54,51 +59,57 @@ def exposed_layers(model: keras.Model) -> set[str]:
     return {
         layer.name
         for layer in model._flatten_layers()
-        if isinstance(layer, (keras.layers.Dense, *_CONVOLUTIONS))
-        and any(_is_exposed(layer, node, own) for node in layer._inbound_nodes)
+        if isinstance(layer, (*_DENSE, *_OTHERS))
+        and any(
+            _is_exposed(layer, tensor, own)
+            for node in layer._inbound_nodes
+            for tensor in node.input_tensors
+        )
     }
 
 
 @functools.cache
 def shielded(kind: type[Any]) -> type[Any]:
-    """Returns a class of layers whose inputs pass through a reshape to their own shape.
+    """Returns a class of layers whose inputs pass through reshapes to their own shapes.
 
     The converter leaves it where it is, and does not look behind it. It costs no arithmetic.
     """
 
-    def call(self: Any, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        shape = tuple(inputs.shape[1:])
-        flat = ops.reshape(inputs, (-1, functools.reduce(int.__mul__, shape), 1))
-        return kind.call(self, ops.reshape(flat, (-1, *shape)), *args, **kwargs)
+    @functools.wraps(kind.call)  # whose signature says how Keras builds it
+    def call(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        args, kwargs = keras.tree.map_structure(_reshaped, (args, kwargs))
+        return kind.call(self, *args, **kwargs)
 
     return type(f"Shielded{kind.__name__}", (kind,), {"call": call})
 
 
-def _is_exposed(layer: Any, node: Any, own: set[int]) -> bool:
-    tensor = node.input_tensors[0]
-    if None in tensor.shape[1:]:
+def _reshaped(value: Any) -> Any:
+    """Returns a tensor of known shape behind a reshape, and anything else as it is."""
+    if not ops.is_tensor(value) or None in value.shape[1:]:
+        return value
+    shape = tuple(value.shape[1:])
+    return ops.reshape(ops.reshape(value, (-1, math.prod(shape), 1)), (-1, *shape))
+
+
+def _is_exposed(layer: Any, tensor: Any, own: set[int]) -> bool:
+    # A convolution takes in nothing that its padding does not have.
+    if None in tensor.shape[1:] or getattr(layer, "padding", "valid") != "valid":
         return False
-    takes_arrays = isinstance(layer, keras.layers.Dense) and len(tensor.shape) == 2
-    # A convolution takes in a single number only, and none where padding does not have it.
-    if getattr(layer, "padding", "valid") != "valid":
-        return False
-    return any(_shifts(operation, step, takes_arrays, own) for operation, step in _before(tensor))
-
-
-def _before(tensor: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields what made a tensor, and its call, behind layers that only pass on."""
-    history = tensor._keras_history
-    operation, step = history.operation, history.operation._inbound_nodes[history.node_index]
-    if isinstance(operation, _PASSING):
-        yield from _before(step.input_tensors[0])
-    else:
-        yield operation, step
-
-
-def _shifts(operation: Any, node: Any, takes_arrays: bool, own: set[int]) -> bool:
+    operation, step = _maker(tensor)
+    while isinstance(operation, _PASSING):
+        operation, step = _maker(step.input_tensors[0])
     if isinstance(operation, keras.layers.InputLayer):
         return id(operation) not in own  # what comes into a model within a model is not known
     if not isinstance(operation, keras.Layer):
-        return type(operation).__name__ in _ARITHMETIC and len(node.input_tensors) < 2
-    is_single = node.output_tensors[0].shape[-1] == 1
+        return type(operation).__name__ in _ARITHMETIC and len(step.input_tensors) < 2
+    takes_arrays = isinstance(layer, _DENSE)
+    is_single = step.output_tensors[0].shape[-1] == 1
+    if isinstance(operation, keras.layers.Rescaling):
+        is_single |= np.size(operation.offset) == 1
     return isinstance(operation, _SHIFTING) and (takes_arrays or is_single)
+
+
+def _maker(tensor: Any) -> tuple[Any, Any]:
+    """Returns the operation that made a tensor, and its call."""
+    history = tensor._keras_history
+    return history.operation, history.operation._inbound_nodes[history.node_index]

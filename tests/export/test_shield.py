@@ -14,11 +14,20 @@ from keras_rram.export.shield import exposed_layers, shielded
 from keras_rram.layers import CenteredInput, bake
 
 FEATURES, IMAGES = (20,), (10, 10, 3)
-GRAY = (10, 10, 1)
+GRAY, SERIES = (10, 10, 1), (7, 5)
 
 
 def dense(name, units=6, activation=None):
     return layers.Dense(units, activation, name=name)
+
+
+def einsum(name):
+    return layers.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d", name=name)
+
+
+def attend(name):
+    layer = layers.MultiHeadAttention(2, 3, name=name)
+    return lambda x: layer(x, value=x)
 
 
 def head():
@@ -43,6 +52,18 @@ CASES = {
     "behind dropout": (
         FEATURES,
         lambda: [layers.BatchNormalization(), layers.Dropout(0.1), dense("behind")],
+    ),
+    "einsum": (
+        SERIES,
+        lambda: [layers.BatchNormalization(), einsum("behind"), layers.GlobalAveragePooling1D()],
+    ),
+    "attention": (
+        SERIES,
+        lambda: [lambda x: x / 2.0 - 1.0, attend("behind"), layers.GlobalAveragePooling1D()],
+    ),
+    "offset of images": (
+        IMAGES,
+        lambda: [layers.Rescaling(0.5, -1.0), layers.Conv2D(4, 3, name="behind"), *head()],
     ),
     "flattened": (
         IMAGES,
@@ -114,7 +135,7 @@ def test_the_file_of_a_chip_computes_what_keras_does(case):
 
 
 @pytest.mark.parametrize(
-    "case", ["offset", "arithmetic", "centred", "valid padding", "one channel"]
+    "case", ["offset", "arithmetic", "centred", "valid padding", "one channel", "attention"]
 )
 def test_without_the_shield_it_is_another_network(case, monkeypatch):
     monkeypatch.setattr("keras_rram.export.prepare.exposed_layers", lambda model: set())
