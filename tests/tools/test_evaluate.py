@@ -133,6 +133,8 @@ def test_ctrl_c_prints_and_writes_what_there_is(saved, tmp_path):
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        # What a shell starts in the background, this suite perhaps, ignores interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     lines = out / "chips.jsonl"
     while not (lines.exists() and lines.read_bytes().count(b"\n") > 3):
