@@ -16,6 +16,7 @@ from keras_rram.study.summary import Judged
 COLUMNS = ("panel", "network", "protocol", "scale", "method", "seed", "tier", "epochs")
 FIGURES = ("fault_free", "mean", "low", "high", "sd", "q05", "worst", "chips")
 TIERS = {"A": "chips", "B": "chips_repaired"}
+_SOURCES = (*FACTORS, "seed:chip", "seed:image", "chip:image", "seed:chip:image")
 
 _INTRODUCTION = """# The study, panel by panel: all numbers
 
@@ -43,7 +44,7 @@ def appendix(runs: Sequence[Published], judged: Judged) -> str:
         runs: all finished runs.
         judged: their verdicts, in both tiers.
     """
-    sections = [_INTRODUCTION, _results(runs), _findings(judged), _seeds(runs)]
+    sections = [_INTRODUCTION, _results(runs), _findings(judged), variance_by_source(runs)]
     sections += [_fluctuation(runs), _commands(runs), _missing(runs)]
     return "\n".join(section for section in sections if section)
 
@@ -126,8 +127,15 @@ def _findings(judged: Judged) -> str:
     return "\n".join([*lines, *table(titles, rows)])
 
 
-def _seeds(runs: Sequence[Published]) -> str:
-    """Splits the variance of single answers where a panel has several seeds."""
+def variance_by_source(runs: Sequence[Published]) -> str:
+    """Returns a section that splits the variance of answers, of panels with several seeds.
+
+    Standard deviations of `crossed_components`, in points. Empty where no panel has two runs with
+    kept answers that differ in nothing but the training seed.
+
+    Args:
+        runs: all finished runs.
+    """
     groups: dict[tuple[str, ...], list[Published]] = {}
     for run in runs:
         if run.answers is not None and run.panel.fault_rate:
@@ -138,18 +146,20 @@ def _seeds(runs: Sequence[Published]) -> str:
             for tier, name in TIERS.items():
                 cube = answers_cube([(run, None) for run in same], name).astype(np.float32)
                 parts = {part.source: part for part in crossed_components(cube, FACTORS)}
-                main = [percent(parts[factor].variance ** 0.5) for factor in FACTORS]
-                rows.append([same[0].panel.name, kind_name(same[0].kind), tier, *main])
+                sds = [percent(parts[source].variance ** 0.5) for source in _SOURCES]
+                rows.append([same[0].panel.name, kind_name(same[0].kind), tier, *sds])
     if not rows:
         return ""
     lines = ["## Seed, chip or image?", ""]
     lines += [
-        "Standard deviations in points of the accuracy between training seeds, between chips, and "
-        "between images, from a crossed analysis of variance of the kept answers.",
+        "Standard deviations in points of single answers (right is 100, wrong 0), from a crossed "
+        "analysis of variance of the kept answers: between training seeds, chips and images; of "
+        "pairs of them beyond that (*seed:chip*: a chip is bad for one training and not for "
+        "another); and of what is left. An accuracy of many images has the first, the second and "
+        "*seed:chip* whole, and of the others what is not averaged away.",
         "",
     ]
-    titles = ["panel", "runs", "tier", "between seeds", "between chips", "between images"]
-    return "\n".join([*lines, *table(titles, rows)])
+    return "\n".join([*lines, *table(["panel", "runs", "tier", *_SOURCES[:-1], "rest"], rows)])
 
 
 def _fluctuation(runs: Sequence[Published]) -> str:

@@ -9,6 +9,7 @@ from scipy import stats
 from keras_rram.evaluation.statistics.two_way import crossed_interval, two_way_interval
 from keras_rram.study import judge
 from keras_rram.study.answers import Answers
+from keras_rram.study.appendix import variance_by_source
 from keras_rram.study.judgement import gains
 from keras_rram.study.published import Published
 from keras_rram.study.summary import summary
@@ -62,6 +63,21 @@ def test_a_difference_of_four_images_is_open_though_chips_agree():
     expected = two_way_interval(differences, scale="raw")
     assert (found.interval.low, found.interval.high) == pytest.approx((expected.low, expected.high))
     assert found.interval.question == "this seed, new chips, new images"
+
+
+def test_variance_is_split_into_what_a_seed_a_chip_and_their_pairs_do():
+    """A chip that answers all or nothing, drawn anew for each training, is *seed:chip* alone."""
+    rng = np.random.default_rng(0)
+    runs = [
+        published("S1A", np.broadcast_to(rng.random((400, 1)) < 0.8, (400, 60)), seed=seed)
+        for seed in range(3)
+    ]
+    row = variance_by_source(runs).splitlines()[-2].split("|")[3:-1]
+    assert row[0].strip() == "A"
+    seed, chip, image, seed_chip, *others = map(float, row[1:])
+    assert seed_chip == pytest.approx(100 * (0.8 * 0.2) ** 0.5, rel=0.05)  # a Bernoulli draw
+    assert max(seed, chip) < 5 and (image, *others) == (0, 0, 0, 0)
+    assert not variance_by_source(runs[:1])
 
 
 def test_the_difference_covers_new_chips_and_new_images():
