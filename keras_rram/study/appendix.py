@@ -4,19 +4,16 @@ import csv
 import io
 from collections.abc import Sequence
 
-import numpy as np
-
-from keras_rram.evaluation.statistics.anova import crossed_components
-from keras_rram.study.judgement import FACTORS, answers_cube, row
+from keras_rram.study.judgement import row
 from keras_rram.study.markdown import kind_name, of, percent, table, with_range
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
+from keras_rram.study.run import TIERS
+from keras_rram.study.sources import SOURCES, split_by_source
 from keras_rram.study.summary import Judged
 
 COLUMNS = ("panel", "network", "protocol", "scale", "method", "seed", "tier", "epochs")
 FIGURES = ("fault_free", "mean", "low", "high", "sd", "q05", "worst", "chips")
-TIERS = {"A": "chips", "B": "chips_repaired"}
-_SOURCES = (*FACTORS, "seed:chip", "seed:image", "chip:image", "seed:chip:image")
 
 _INTRODUCTION = """# The study, panel by panel: all numbers
 
@@ -44,7 +41,7 @@ def appendix(runs: Sequence[Published], judged: Judged) -> str:
         runs: all finished runs.
         judged: their verdicts, in both tiers.
     """
-    sections = [_INTRODUCTION, _results(runs), _findings(judged), variance_by_source(runs)]
+    sections = [_INTRODUCTION, _results(runs), _findings(judged), _sources(runs)]
     sections += [_fluctuation(runs), _commands(runs), _missing(runs)]
     return "\n".join(section for section in sections if section)
 
@@ -127,27 +124,11 @@ def _findings(judged: Judged) -> str:
     return "\n".join([*lines, *table(titles, rows)])
 
 
-def variance_by_source(runs: Sequence[Published]) -> str:
-    """Returns a section that splits the variance of answers, of panels with several seeds.
-
-    Standard deviations of `crossed_components`, in points. Empty where no panel has two runs with
-    kept answers that differ in nothing but the training seed.
-
-    Args:
-        runs: all finished runs.
-    """
-    groups: dict[tuple[str, ...], list[Published]] = {}
-    for run in runs:
-        if run.answers is not None and run.panel.fault_rate:
-            groups.setdefault((run.panel.name, *run.kind), []).append(run)
+def _sources(runs: Sequence[Published]) -> str:
     rows = []
-    for same in groups.values():
-        if len(same) > 1:
-            for tier, name in TIERS.items():
-                cube = answers_cube([(run, None) for run in same], name).astype(np.float32)
-                parts = {part.source: part for part in crossed_components(cube, FACTORS)}
-                sds = [percent(parts[source].variance ** 0.5) for source in _SOURCES]
-                rows.append([same[0].panel.name, kind_name(same[0].kind), tier, *sds])
+    for split in split_by_source(runs):
+        sds = [percent(split.sd[source]) for source in SOURCES]
+        rows.append([split.run.panel.name, kind_name(split.run.kind), split.tier, *sds])
     if not rows:
         return ""
     lines = ["## Seed, chip or image?", ""]
@@ -155,11 +136,11 @@ def variance_by_source(runs: Sequence[Published]) -> str:
         "Standard deviations in points of single answers (right is 100, wrong 0), from a crossed "
         "analysis of variance of the kept answers: between training seeds, chips and images; of "
         "pairs of them beyond that (*seed:chip*: a chip is bad for one training and not for "
-        "another); and of what is left. An accuracy of many images has the first, the second and "
+        "another); and of what is left. An accuracy of many images has *seed*, *chip* and "
         "*seed:chip* whole, and of the others what is not averaged away.",
         "",
     ]
-    return "\n".join([*lines, *table(["panel", "runs", "tier", *_SOURCES[:-1], "rest"], rows)])
+    return "\n".join([*lines, *table(["panel", "runs", "tier", *SOURCES[:-1], "rest"], rows)])
 
 
 def _fluctuation(runs: Sequence[Published]) -> str:

@@ -53,6 +53,9 @@ POPULATIONS = {
 batch normalization are recalibrated on each chip). The first two are on the scale that the protocol
 evaluates on; the others complete the 2 x 2."""
 
+TIERS = {"A": "chips", "B": "chips_repaired"}
+"""Access tier -> its population."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:

@@ -10,6 +10,7 @@ from keras_rram.study.markdown import kind_name
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
 from keras_rram.study.run import POPULATIONS
+from keras_rram.study.sources import split_by_source
 
 Judged = Sequence[tuple[Verdict, Verdict]]
 """Each finding's verdict in tier A (chips as they are) and in tier B (recalibrated)."""
@@ -108,5 +109,21 @@ def _why(runs: Sequence[Published]) -> str:
     return (
         f"Most of that collapse is no lost capacity: recalibrating batch normalization on each "
         f"chip gives back {100 * found[0]:.0f} points on average, the scale of training "
-        f"{100 * found[1]:.0f}, both together {100 * found[2]:.0f}."
+        f"{100 * found[1]:.0f}, both together {100 * found[2]:.0f}{_whose(runs)}."
+    )
+
+
+def _whose(runs: Sequence[Published]) -> str:
+    """Returns whether a bad chip is bad for all trainings, of panels with several seeds."""
+    splits = [split for split in split_by_source(runs) if split.tier == "A"]
+    if not splits:
+        return ""
+    chip, pair = (
+        100 * np.sqrt(np.mean([split.sd[source] ** 2 for split in splits]))
+        for source in ("chip", "seed:chip")
+    )
+    said = "for one training rather than for all" if pair > chip else "for all trainings alike"
+    return (
+        f"; and a chip is bad {said}: chips have a standard deviation of {chip:.1f} points in what "
+        f"several trainings share, and of {pair:.1f} in what one has alone"
     )

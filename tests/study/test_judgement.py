@@ -9,9 +9,10 @@ from scipy import stats
 from keras_rram.evaluation.statistics.two_way import crossed_interval, two_way_interval
 from keras_rram.study import judge
 from keras_rram.study.answers import Answers
-from keras_rram.study.appendix import variance_by_source
 from keras_rram.study.judgement import gains
 from keras_rram.study.published import Published
+from keras_rram.study.run import POPULATIONS
+from keras_rram.study.sources import SOURCES, split_by_source
 from keras_rram.study.summary import summary
 from keras_rram.training.recipes import RECIPES
 
@@ -72,12 +73,17 @@ def test_variance_is_split_into_what_a_seed_a_chip_and_their_pairs_do():
         published("S1A", np.broadcast_to(rng.random((400, 1)) < 0.8, (400, 60)), seed=seed)
         for seed in range(3)
     ]
-    row = variance_by_source(runs).splitlines()[-2].split("|")[3:-1]
-    assert row[0].strip() == "A"
-    seed, chip, image, seed_chip, *others = map(float, row[1:])
-    assert seed_chip == pytest.approx(100 * (0.8 * 0.2) ** 0.5, rel=0.05)  # a Bernoulli draw
-    assert max(seed, chip) < 5 and (image, *others) == (0, 0, 0, 0)
-    assert not variance_by_source(runs[:1])
+    first, second = split_by_source(runs)
+    assert (first.tier, second.tier) == ("A", "B")
+    seed, chip, image, seed_chip, *others = (first.sd[source] for source in SOURCES)
+    assert seed_chip == pytest.approx((0.8 * 0.2) ** 0.5, rel=0.05)  # of a Bernoulli draw
+    assert max(seed, chip) < 0.05 and (image, *others) == pytest.approx([0] * 4, abs=1e-3)
+    assert not split_by_source(runs[:1])
+    runs = [
+        dataclasses.replace(run, record=run.record | {"method": str(n)})
+        for n, run in enumerate(runs)
+    ]
+    assert not split_by_source(runs)  # of three trainings, which are no seeds of one
 
 
 def test_the_difference_covers_new_chips_and_new_images():
@@ -170,6 +176,21 @@ def test_the_sentences_say_what_was_judged():
     assert "*Seven do worse than six (3C against 3B)* is confirmed in both tiers" in said[3]
     assert "(2C against 2B)* is not comparable in both tiers" in said[2]
     assert said[9].startswith("1 of 2 comparisons are of unequal training")
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_the_summary_says_whether_a_chip_is_bad_for_all_trainings(is_shared):
+    whole = {name: np.array([0.7]) for name in POPULATIONS}
+    runs = []
+    for seed in range(2):
+        rng = np.random.default_rng(0 if is_shared else seed)
+        run = published("S1A", np.broadcast_to(rng.random((50, 1)) < 0.8, (50, 40)), seed)
+        run.record["populations"]["chips"]["chips"] = 50
+        images, right = run.answers.images["chips"], run.answers.right["chips"]
+        both = Answers(dict.fromkeys(whole, images), dict.fromkeys(whole, right))
+        runs.append(dataclasses.replace(run, chips=whole, answers=both))
+    said = summary(runs, [])[5]
+    assert ("bad for all trainings" if is_shared else "bad for one training") in said
 
 
 def test_training_seeds_are_a_third_sample():
