@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_rram.files import written_whole
 from keras_rram.plots.figure import COLOURS
@@ -129,6 +129,8 @@ def study_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> Non
         accuracy.set_ylabel("accuracy")
     for axes in rows[-1]:
         axes.set_xlabel("epoch")
+    for axes in rows.flat:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     lowest = min(axes.get_ylim()[0] for axes in rows[:, 1])
     for axes in rows[:, 1]:
         axes.set_ylim(max(lowest, 0), 1.01)
