@@ -9,7 +9,7 @@ from keras_rram.study.markdown import kind_name, of, percent, table, with_range
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
 from keras_rram.study.run import TIERS
-from keras_rram.study.sources import SOURCES, split_by_source
+from keras_rram.study.sources import SOURCES, Split
 from keras_rram.study.summary import Judged
 
 COLUMNS = ("panel", "network", "protocol", "scale", "method", "seed", "tier", "epochs")
@@ -34,14 +34,15 @@ same numbers are in `reproduction.csv`.
 """
 
 
-def appendix(runs: Sequence[Published], judged: Judged) -> str:
+def appendix(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) -> str:
     """Returns the page.
 
     Args:
         runs: all finished runs.
         judged: their verdicts, in both tiers.
+        splits: what the spread of their answers is made of.
     """
-    sections = [_INTRODUCTION, _results(runs), _findings(judged), _sources(runs)]
+    sections = [_INTRODUCTION, _results(runs), _findings(judged), _sources(splits)]
     sections += [_fluctuation(runs), _commands(runs), _missing(runs)]
     return "\n".join(section for section in sections if section)
 
@@ -124,11 +125,12 @@ def _findings(judged: Judged) -> str:
     return "\n".join([*lines, *table(titles, rows)])
 
 
-def _sources(runs: Sequence[Published]) -> str:
+def _sources(splits: Sequence[Split]) -> str:
     rows = []
-    for split in split_by_source(runs):
+    for split in splits:
         sds = [percent(split.sd[source]) for source in SOURCES]
-        rows.append([split.run.panel.name, kind_name(split.run.kind), split.tier, *sds])
+        seeds = ", ".join(map(str, split.seeds))
+        rows.append([split.run.panel.name, kind_name(split.run.kind), seeds, split.tier, *sds])
     if not rows:
         return ""
     lines = ["## Seed, chip or image?", ""]
@@ -140,7 +142,8 @@ def _sources(runs: Sequence[Published]) -> str:
         "*seed:chip* whole, and of the others what is not averaged away.",
         "",
     ]
-    return "\n".join([*lines, *table(["panel", "runs", "tier", *SOURCES[:-1], "rest"], rows)])
+    titles = ["panel", "runs", "seeds", "tier", *SOURCES[:-1], "rest"]
+    return "\n".join([*lines, *table(titles, rows)])
 
 
 def _fluctuation(runs: Sequence[Published]) -> str:

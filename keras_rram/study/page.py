@@ -14,6 +14,7 @@ from keras_rram.study.methods import METHODS
 from keras_rram.study.panels import GROUPS
 from keras_rram.study.published import FILES, Published, read
 from keras_rram.study.run import POPULATIONS
+from keras_rram.study.sources import Split, split_by_source
 from keras_rram.study.summary import Judged, summary
 
 EXPERIMENTS = {
@@ -72,19 +73,22 @@ def publish(out: str | os.PathLike[str], docs: str | os.PathLike[str]) -> pathli
             "`python -m tools.reproduce --panel=2A` first)"
         )
     judged = list(zip(judge(runs), judge(runs, "chips_repaired"), strict=True))
+    splits = split_by_source(runs)
     for name, text in (
         ("reproduction.csv", full_table(runs)),
-        ("reproduction_appendix.md", appendix(runs, judged) + _figures(runs, results)),
-        ("reproduction.md", _page(runs, judged, results)),
+        ("reproduction_appendix.md", appendix(runs, judged, splits) + _figures(runs, results)),
+        ("reproduction.md", _page(runs, judged, splits, results)),
     ):
         with written_whole(pages / name) as temporary:
             temporary.write_text(text)
     return pages / "reproduction.md"
 
 
-def _page(runs: Sequence[Published], judged: Judged, folder: pathlib.Path) -> str:
+def _page(
+    runs: Sequence[Published], judged: Judged, splits: Sequence[Split], folder: pathlib.Path
+) -> str:
     lines = [_INTRODUCTION]
-    lines += [f"{number}. {said}" for number, said in enumerate(summary(runs, judged), 1)]
+    lines += [f"{number}. {said}" for number, said in enumerate(summary(runs, judged, splits), 1)]
     if judged:
         overview_figure(judged, folder / "overview")
         lines += ["", _image("Every finding, in both tiers", "overview")]

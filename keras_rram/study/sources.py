@@ -20,11 +20,13 @@ class Split:
 
     Attributes:
         run: the first of the runs, which differ in nothing but the training seed.
+        seeds: the training seeds of those whose answers are kept.
         tier: "A" or "B".
         sd: one of `SOURCES` -> standard deviation of single answers (right is 1, wrong 0).
     """
 
     run: Published
+    seeds: tuple[int, ...]
     tier: str
     sd: dict[str, float]
 
@@ -46,9 +48,10 @@ def split_by_source(runs: Sequence[Published]) -> list[Split]:
     found = []
     for same in groups.values():
         if len(same) > 1:
+            seeds = tuple(sorted(run.record["seed"] for run in same))
             for tier, name in TIERS.items():
                 cube = answers_cube([(run, None) for run in same], name).astype(np.float32)
                 parts = crossed_components(cube, FACTORS)
                 sd = {part.source: part.variance**0.5 for part in parts}
-                found.append(Split(same[0], tier, sd))
+                found.append(Split(same[0], seeds, tier, sd))
     return found

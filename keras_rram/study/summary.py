@@ -10,18 +10,19 @@ from keras_rram.study.markdown import kind_name
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
 from keras_rram.study.run import POPULATIONS
-from keras_rram.study.sources import split_by_source
+from keras_rram.study.sources import Split
 
 Judged = Sequence[tuple[Verdict, Verdict]]
 """Each finding's verdict in tier A (chips as they are) and in tier B (recalibrated)."""
 
 
-def summary(runs: Sequence[Published], judged: Judged) -> list[str]:
+def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) -> list[str]:
     """Returns ten sentences.
 
     Args:
         runs: all finished runs.
         judged: their verdicts.
+        splits: what the spread of their answers is made of.
     """
     panels = {run.panel.name for run in runs}
     seeds = {run.record["seed"] for run in runs}
@@ -35,7 +36,7 @@ def summary(runs: Sequence[Published], judged: Judged) -> list[str]:
         f"Do more bottlenecks tolerate more? {_said(judged, '2C', '3B')}.",
         f"Is there a number beyond which they harm? {_said(judged, '3C')}.",
         f"Does the accuracy collapse at 30% of faults? {_said(judged, 'S1A', 'S1E')}.",
-        _why(runs),
+        _why(runs, splits),
         f"What do bottlenecks cost on CIFAR-10? {_said(judged, '4B', '4C', '4D')}.",
         f"And at 30% of faults there? {_said(judged, '4E', '4F')}.",
         "Do bottlenecks tolerate more than plain convolutions, and Drop-Connect more than plain "
@@ -102,24 +103,24 @@ def gains(runs: Sequence[Published]) -> np.ndarray | None:
     return (means[:, 1:] - means[:, :1]).mean(0)
 
 
-def _why(runs: Sequence[Published]) -> str:
+def _why(runs: Sequence[Published], splits: Sequence[Split]) -> str:
     found = gains(runs)
     if found is None:
         return "Why the accuracy collapses at 30% was not taken apart yet."
     return (
         f"Most of that collapse is no lost capacity: recalibrating batch normalization on each "
         f"chip gives back {100 * found[0]:.0f} points on average, the scale of training "
-        f"{100 * found[1]:.0f}, both together {100 * found[2]:.0f}{_whose(runs)}."
+        f"{100 * found[1]:.0f}, both together {100 * found[2]:.0f}{_whose(splits)}."
     )
 
 
-def _whose(runs: Sequence[Published]) -> str:
+def _whose(splits: Sequence[Split]) -> str:
     """Returns whether a bad chip is bad for all trainings, of panels with several seeds."""
-    splits = [split for split in split_by_source(runs) if split.tier == "A"]
-    if not splits:
+    as_they_are = [split for split in splits if split.tier == "A"]
+    if not as_they_are:
         return ""
     chip, pair = (
-        100 * np.sqrt(np.mean([split.sd[source] ** 2 for split in splits]))
+        100 * np.sqrt(np.mean([split.sd[source] ** 2 for split in as_they_are]))
         for source in ("chip", "seed:chip")
     )
     said = "for one training rather than for all" if pair > chip else "for all trainings alike"

@@ -75,6 +75,7 @@ def test_variance_is_split_into_what_a_seed_a_chip_and_their_pairs_do():
     ]
     first, second = split_by_source(runs)
     assert (first.tier, second.tier) == ("A", "B")
+    assert first.seeds == second.seeds == (0, 1, 2)
     seed, chip, image, seed_chip, *others = (first.sd[source] for source in SOURCES)
     assert seed_chip == pytest.approx((0.8 * 0.2) ** 0.5, rel=0.05)  # of a Bernoulli draw
     assert max(seed, chip) < 0.05 and (image, *others) == pytest.approx([0] * 4, abs=1e-3)
@@ -171,7 +172,7 @@ def test_the_sentences_say_what_was_judged():
     for run in runs:
         run.record["populations"]["chips"]["chips"] = 50
     judged = list(zip(judge(runs), judge(runs, "chips_repaired"), strict=True))
-    said = summary(runs, judged)
+    said = summary(runs, judged, [])
     assert len(said) == 10
     assert "*Seven do worse than six (3C against 3B)* is confirmed in both tiers" in said[3]
     assert "(2C against 2B)* is not comparable in both tiers" in said[2]
@@ -189,7 +190,7 @@ def test_the_summary_says_whether_a_chip_is_bad_for_all_trainings(is_shared):
         images, right = run.answers.images["chips"], run.answers.right["chips"]
         both = Answers(dict.fromkeys(whole, images), dict.fromkeys(whole, right))
         runs.append(dataclasses.replace(run, chips=whole, answers=both))
-    said = summary(runs, [])[5]
+    said = summary(runs, [], split_by_source(runs))[5]
     assert ("bad for all trainings" if is_shared else "bad for one training") in said
 
 
