@@ -140,10 +140,10 @@ def trained(
     folder: pathlib.Path, record: dict[str, Any], dataset: Any, seed: int
 ) -> dict[str, Any]:
     """Returns the accuracies of one short training by the statistics, trained now or before."""
-    from keras_rram.study.panels import PANELS
+    from keras_rram.study.bottlenecks import ALL_PANELS
     from keras_rram.study.setups import build, fault_model, setup
 
-    panel = PANELS[record["panel"]]
+    panel = ALL_PANELS[record["panel"]]
 
     def train() -> dict[str, list[float]]:
         how = setup(panel, record["scale"], record["protocol"], record["network"])

@@ -120,20 +120,17 @@ def _runs() -> list[Any]:
 
 def _panels() -> list[Any]:
     """Returns the named panels, each once."""
-    from keras_rram.study.bottlenecks import MATCHED
-    from keras_rram.study.panels import GROUPS, PANELS
+    from keras_rram.study.bottlenecks import ALL_GROUPS, ALL_PANELS
 
-    known = PANELS | MATCHED
-    groups = {**GROUPS, "linear_bottlenecks": tuple(MATCHED)}
     names: list[str] = []
     for given in FLAGS.panel:
-        if given not in groups and given not in known:
+        if given not in ALL_GROUPS and given not in ALL_PANELS:
             raise ValueError(
-                f"--panel must be panels {list(known)} or groups {list(groups)}. "
+                f"--panel must be panels {list(ALL_PANELS)} or groups {list(ALL_GROUPS)}. "
                 f"Received: {given!r}"
             )
-        names += groups.get(given, (given,))
-    return [known[name] for name in dict.fromkeys(names)]
+        names += ALL_GROUPS.get(given, (given,))
+    return [ALL_PANELS[name] for name in dict.fromkeys(names)]
 
 
 def _command(run: Any) -> str:

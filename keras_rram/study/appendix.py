@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Sequence
 
+from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.judgement import row
 from keras_rram.study.markdown import kind_name, of, percent, table, with_range
-from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
 from keras_rram.study.run import TIERS
 from keras_rram.study.sources import SOURCES, Split
@@ -190,14 +190,14 @@ def _commands(runs: Sequence[Published]) -> str:
 def _missing(runs: Sequence[Published]) -> str:
     wanted = [
         (name, network, "published" if network == "published" else "text")
-        for name, panel in PANELS.items()
+        for name, panel in ALL_PANELS.items()
         for network in panel.networks
     ]
     done = {(run.panel.name, *run.kind[:2]) for run in runs}
     rows = []
     for name, network, protocol in wanted:
         if (name, network, protocol) not in done:
-            panel = PANELS[name]
+            panel = ALL_PANELS[name]
             command = (
                 f"`python -m tools.reproduce --panel={name} --network={network} "
                 f"--protocol={protocol} --data_dir=DIR --publish=docs`"

@@ -7,7 +7,7 @@ weights on faulty hardware (-4.9%) and as many multiply-accumulates (+0.9%) as t
 that one network is matched in all three ways. In both, all convolutions are on faulty hardware.
 """
 
-from keras_rram.study.panels import PANELS, Panel
+from keras_rram.study.panels import GROUPS, PANELS, Panel
 
 RATES = (0.1, 0.2, 0.3)
 MATCHED_WIDTH = 13
@@ -43,3 +43,9 @@ MATCHED: dict[str, Panel] = {
     )
 }
 """By name: `basic-10` to `basic-30`, `bottlenecks-10` to `bottlenecks-30`."""
+
+ALL_PANELS: dict[str, Panel] = PANELS | MATCHED
+"""The study's panels, and those of this comparison."""
+
+ALL_GROUPS: dict[str, tuple[str, ...]] = GROUPS | {"linear_bottlenecks": tuple(MATCHED)}
+"""Names for several panels at once."""

@@ -14,6 +14,7 @@ class Finding:
         margin: the statement says `mean(panel) - mean(other) > margin`, or, with `is_below`, `<`.
         value: accuracy in [0, 1] that the mean is compared with.
         is_below: whether the statement is that it is less.
+        any_method: whether runs that are not trained as the study trains judge it too.
     """
 
     statement: str
@@ -22,6 +23,7 @@ class Finding:
     margin: float = 0.0
     value: float | None = None
     is_below: bool = False
+    any_method: bool = False
 
 
 FINDINGS = (
@@ -49,6 +51,16 @@ FINDINGS = (
     ),
     Finding(
         "Bottlenecks tolerate more than plain convolutions (4D against all)", "4D", "all", 0.02
+    ),
+    *(
+        Finding(
+            "Bottlenecks tolerate more than basic blocks of equal cost "
+            f"(bottlenecks-{rate} against basic-{rate})",
+            f"bottlenecks-{rate}",
+            f"basic-{rate}",
+            any_method=True,
+        )
+        for rate in (10, 20, 30)
     ),
     *(
         Finding(

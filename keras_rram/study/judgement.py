@@ -41,7 +41,9 @@ class Verdict:
 def judge(
     runs: Sequence[Published], population: str = "chips", confidence: float = 0.95
 ) -> list[Verdict]:
-    """Judges every finding by all runs that allow it, among those trained as the study trains.
+    """Judges every finding by all runs that allow it.
+
+    Runs that are not trained as the study trains judge what is about any method alone.
 
     A finding about an accuracy as such is judged by each network's longest training alone.
 
@@ -60,10 +62,11 @@ def judge(
         confidence: of the intervals, in (0, 1); 0.95 where answers were not kept.
     """
     found = []
-    runs = [run for run in runs if run.record["method"] == STUDY]
     kinds = dict.fromkeys(run.kind for run in runs)
     for finding in FINDINGS:
         for kind in kinds:
+            if kind[3] != STUDY and not finding.any_method:
+                continue
             mine, others = (_by_seed(runs, kind, name) for name in (finding.panel, finding.other))
             seeds = tuple(sorted(set(mine) & set(others) if finding.other else mine))
             if not seeds or (finding.other is None and _is_longer_elsewhere(mine, runs)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from keras_rram.files import written_whole
 from keras_rram.study.appendix import appendix, full_table
+from keras_rram.study.bottlenecks import MATCHED
 from keras_rram.study.figures import collapse_figure, overview_figure, study_figure
 from keras_rram.study.judgement import gains, judge, row
 from keras_rram.study.markdown import kind_name, of, percent, table, with_range
@@ -23,9 +24,13 @@ EXPERIMENTS = {
     "Supplementary figure 1": ("MNIST at 30%", ("S1A", "S1B", "S1C", "S1D", "S1E")),
     "Figure 4": ("ResNet20 with bottlenecks, CIFAR-10", ("4A", "4B", "4C", "4D", "4E", "4F")),
     "All convolutions dropped": ("ResNet20 as it is, CIFAR-10", ("all",)),
+    "At equal cost": (
+        "ResNet20 of basic blocks or of linear bottlenecks, CIFAR-10",
+        tuple(MATCHED),
+    ),
     "Figure 1": ("plain training against Drop-Connect at 30%, CIFAR-10", GROUPS["architectures"]),
 }
-"""Figure of the study -> what it shows, and its panels."""
+"""Figure of the study, or question of our own -> what it shows, and its panels."""
 
 _INTRODUCTION = """# The study, reproduced
 

@@ -10,7 +10,8 @@ import numpy as np
 from keras_rram.files.schemas import PANEL
 from keras_rram.study.answers import FILE as ANSWERS
 from keras_rram.study.answers import Answers, read_answers
-from keras_rram.study.panels import PANELS, Panel
+from keras_rram.study.bottlenecks import ALL_PANELS
+from keras_rram.study.panels import Panel
 from keras_rram.training.recipes import Recipe
 
 FILES = ("record.json", "history.csv", "chips.csv", ANSWERS)
@@ -36,7 +37,7 @@ class Published:
     @property
     def panel(self) -> Panel:
         """The panel that was run."""
-        return PANELS[self.record["panel"]]
+        return ALL_PANELS[self.record["panel"]]
 
     @property
     def kind(self) -> tuple[str, str, str, str]:
@@ -66,11 +67,11 @@ def read(folder: pathlib.Path) -> list[Published]:
     found = []
     for path in sorted(folder.glob("*/record.json")):
         record = PANEL.read(path)
-        if record["panel"] not in PANELS:
+        if record["panel"] not in ALL_PANELS:
             continue
         history, chips = _history(path.parent), _chips(path.parent)
         found.append(Published(record, history, chips, read_answers(path.parent)))
-    order = list(PANELS)
+    order = list(ALL_PANELS)
     return sorted(found, key=lambda run: (order.index(run.panel.name), run.record["name"]))
 
 

@@ -24,13 +24,16 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
         judged: their verdicts.
         splits: what the spread of their answers is made of.
     """
-    panels = {run.panel.name for run in runs}
+    panels = {run.panel.name for run in runs} & set(PANELS)
+    own = sum(run.panel.name not in PANELS for run in runs)
     seeds = {run.record["seed"] for run in runs}
     chips = max(found["chips"] for run in runs for found in run.record["populations"].values())
     unequal = sum(tier_a.verdict == NOT_COMPARABLE for tier_a, _ in judged)
     kept = sum(run.answers is not None for run in runs)
     return [
-        f"{len(runs)} trainings of {len(panels)} of {len(PANELS)} panels stand behind this page, "
+        f"{len(runs) - own} trainings of {len(panels)} of {len(PANELS)} panels"
+        + (f", and {own} of networks of equal cost," if own else "")
+        + " stand behind this page, "
         f"each measured on up to {chips} chips, where the study measured one.",
         f"Without faults: {_said(judged, '2A', '4A')}.",
         f"Do more bottlenecks tolerate more? {_said(judged, '2C', '3B')}.",
@@ -40,7 +43,7 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
         f"What do bottlenecks cost on CIFAR-10? {_said(judged, '4B', '4C', '4D')}.",
         f"And at 30% of faults there? {_said(judged, '4E', '4F')}.",
         "Do bottlenecks tolerate more than plain convolutions, and Drop-Connect more than plain "
-        f"training? {_said(judged, 'bottlenecks', '1-')}.",
+        f"training? {_said(judged, 'bottlenecks', 'bottlenecks-', '1-')}.",
         f"{unequal} of {len(judged)} comparisons are of unequal training and not judged; the "
         f"intervals count chips and images, and with {len(seeds)} training "
         f"seed{'s' if len(seeds) > 1 else ''} behind a row "

@@ -179,6 +179,29 @@ def test_the_sentences_say_what_was_judged():
     assert said[9].startswith("1 of 2 comparisons are of unequal training")
 
 
+def test_networks_of_equal_cost_are_compared_in_each_method_by_itself():
+    """The study's own findings are judged by its training alone, this one by any."""
+    rng = np.random.default_rng(11)
+    means = {"basic-20": 0.9, "all": 0.9, "4D": 0.95}
+    runs = []
+    for method, bottlenecks in (("study", 0.95), ("masks", 0.85)):
+        for panel, mean in (means | {"bottlenecks-20": bottlenecks}).items():
+            run = published(panel, answers(rng, mean))
+            run.record["method"] = method
+            run.record["populations"]["chips"]["chips"] = 50
+            runs.append(run)
+    judged = judge(runs)
+    found = [(one.finding.panel, one.kind[3], one.verdict) for one in judged]
+    assert found == [
+        ("4D", "study", "confirmed"),
+        ("bottlenecks-20", "study", "confirmed"),
+        ("bottlenecks-20", "masks", "refuted"),
+    ]
+    said = summary(runs, list(zip(judged, judged, strict=True)), [])
+    assert said[0].startswith("4 trainings of 2 of 24 panels, and 4 of networks of equal cost, st")
+    assert "equal cost (bottlenecks-20 against basic-20)* is confirmed in both tiers" in said[8]
+
+
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_the_summary_says_whether_a_chip_is_bad_for_all_trainings(is_shared):
     whole = {name: np.array([0.7]) for name in POPULATIONS}

@@ -13,6 +13,7 @@ from keras_rram.files.schemas import PANEL
 from keras_rram.layers import faulty_layers
 from keras_rram.study import FINDINGS, METHODS, Method, Run, fluctuation, publish, run_panel
 from keras_rram.study.answers import read_answers
+from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import FILES, read
 from keras_rram.study.run import _at_scale, _trained, _UnscaledChip
@@ -187,7 +188,7 @@ def test_fluctuation_finds_the_sources_it_is_given():
 
 def test_every_finding_names_panels():
     named = {one.panel for one in FINDINGS} | {one.other for one in FINDINGS if one.other}
-    assert named <= set(PANELS)
+    assert named <= set(ALL_PANELS)
 
 
 def test_publishes_a_page_with_a_row_for_each_population(finished, tmp_path):
