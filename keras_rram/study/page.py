@@ -39,7 +39,8 @@ networks with Drop-Connect and measured each on one chip. Here each panel is tra
 measured on populations of chips. Tier A is one model for all chips; tier B recalibrates its batch
 normalization on each chip, without labels. Where it was measured on fewer images than tier A (the
 table as CSV says so), its column does not compare with that of tier A: verdicts are on common
-images. [All numbers, commands and provenance](reproduction_appendix.md), and the
+images. Where a network was trained at several lengths, the sentences speak of the longest, the
+tables of all. [All numbers, commands and provenance](reproduction_appendix.md), and the
 [table as CSV](reproduction.csv). This page is made by
 `python -m tools.reproduce --panel= --publish=docs` from the files in `reproduction/`.
 

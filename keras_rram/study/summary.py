@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.findings import Finding
 from keras_rram.study.judgement import NOT_COMPARABLE, Verdict
 from keras_rram.study.markdown import kind_name
@@ -29,21 +30,22 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
     seeds = {run.record["seed"] for run in runs}
     chips = max(found["chips"] for run in runs for found in run.record["populations"].values())
     unequal = sum(tier_a.verdict == NOT_COMPARABLE for tier_a, _ in judged)
+    longest = _longest(runs, judged)
     kept = sum(run.answers is not None for run in runs)
     return [
         f"{len(runs) - own} trainings of {len(panels)} of {len(PANELS)} panels"
         + (f", and {own} of networks of equal cost," if own else "")
         + " stand behind this page, "
         f"each measured on up to {chips} chips, where the study measured one.",
-        f"Without faults: {_said(judged, '2A', '4A')}.",
-        f"Do more bottlenecks tolerate more? {_said(judged, '2C', '3B')}.",
-        f"Is there a number beyond which they harm? {_said(judged, '3C')}.",
-        f"Does the accuracy collapse at 30% of faults? {_said(judged, 'S1A', 'S1E')}.",
+        f"Without faults: {_said(longest, '2A', '4A')}.",
+        f"Do more bottlenecks tolerate more? {_said(longest, '2C', '3B')}.",
+        f"Is there a number beyond which they harm? {_said(longest, '3C')}.",
+        f"Does the accuracy collapse at 30% of faults? {_said(longest, 'S1A', 'S1E')}.",
         _why(runs, splits),
-        f"What do bottlenecks cost on CIFAR-10? {_said(judged, '4B', '4C', '4D')}.",
-        f"And at 30% of faults there? {_said(judged, '4E', '4F')}.",
+        f"What do bottlenecks cost on CIFAR-10? {_said(longest, '4B', '4C', '4D')}.",
+        f"And at 30% of faults there? {_said(longest, '4E', '4F')}.",
         "Do bottlenecks tolerate more than plain convolutions, and Drop-Connect more than plain "
-        f"training? {_said(judged, 'bottlenecks', 'bottlenecks-', '1-')}.",
+        f"training? {_said(longest, 'bottlenecks', 'bottlenecks-', '1-')}.",
         f"{unequal} of {len(judged)} comparisons are of unequal training and not judged; the "
         f"intervals count chips and images, and with {len(seeds)} training "
         f"seed{'s' if len(seeds) > 1 else ''} behind a row "
@@ -51,6 +53,19 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
         f"{len(runs) - kept} of {len(runs)} runs are from before answers were kept, so that their "
         "intervals are wider than they need be.",
     ]
+
+
+def _longest(runs: Sequence[Published], judged: Judged) -> Judged:
+    """Returns each finding's verdicts, of several lengths of training those of the longest."""
+    epochs = {(run.panel.name, run.kind): run.record["epochs"] for run in runs}
+    found: dict[tuple[Finding, str, str, str], tuple[int, tuple[Verdict, Verdict]]] = {}
+    for pair in judged:
+        network, protocol, _, method = pair[0].kind
+        length = epochs[pair[0].finding.panel, pair[0].kind]
+        key = (pair[0].finding, network, protocol, method)
+        if key not in found or length > found[key][0]:
+            found[key] = (length, pair)
+    return [pair for _, pair in found.values()]
 
 
 def _said(judged: Judged, *panels: str) -> str:
@@ -77,20 +92,25 @@ def _plain(finding: Finding) -> str:
 
 def _tiers(rows: Judged) -> str:
     """Returns "confirmed in tier A and refuted in tier B", by network where they differ."""
-    a, b = ({pair[tier].verdict for pair in rows} for tier in (0, 1))
-    if len(a) == len(b) == 1:
-        first, second = a.pop(), b.pop()
-        same = first == second
-        return f"{first} in both tiers" if same else f"{first} in tier A and {second} in tier B"
+    said = [_in_tiers(*pair) for pair in rows]
+    if len(set(said)) == 1:
+        return said[0]
     parts = []
-    for pair in rows:
-        first, second = (verdict.verdict for verdict in pair)
-        where = "both tiers" if first == second else f"tier A and {second} in tier B"
-        kind = pair[0].kind
-        is_enough = sum(other[0].kind[0] == kind[0] for other in rows) == 1
+    for (verdict, _), tiers in zip(rows, said, strict=True):
+        kind = verdict.kind
+        is_enough = sum(other.kind[0] == kind[0] for other, _ in rows) == 1
         network = f"the {kind[0]} network" if is_enough else kind_name(kind)
-        parts.append(f"{first} in {where} for {network}")
+        parts.append(f"{tiers} for {network}")
     return ", ".join(parts)
+
+
+def _in_tiers(tier_a: Verdict, tier_b: Verdict) -> str:
+    first, second = tier_a.verdict, tier_b.verdict
+    if first != second:
+        return f"{first} in tier A and {second} in tier B"
+    panels = (tier_a.finding.panel, tier_a.finding.other)
+    is_faulty = any(ALL_PANELS[panel].fault_rate for panel in panels if panel)
+    return f"{first} in both tiers" if is_faulty else first  # without faults the tiers are one
 
 
 def gains(runs: Sequence[Published]) -> np.ndarray | None:

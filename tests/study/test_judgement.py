@@ -179,6 +179,30 @@ def test_the_sentences_say_what_was_judged():
     assert said[9].startswith("1 of 2 comparisons are of unequal training")
 
 
+def test_the_sentences_speak_of_the_longest_training():
+    rng = np.random.default_rng(12)
+    runs = []
+    for scale, epochs, mean in (("short", 20, 0.9), ("brief", 8, 0.97)):  # seven is not worse
+        runs += [published("3C", answers(rng, mean), epochs=epochs)]
+        runs += [published("3B", answers(rng, 0.95), epochs=epochs)]
+        for run in runs[-2:]:
+            run.record["scale"] = scale
+            run.record["populations"]["chips"]["chips"] = 50
+    judged = judge(runs)
+    assert [one.verdict for one in judged] == ["confirmed", "refuted"]
+    for order in (judged, judged[::-1]):
+        said = summary(runs, list(zip(order, order, strict=True)), [])
+        assert said[3].endswith("(3C against 3B)* is confirmed in both tiers.")
+
+
+def test_without_faults_no_sentence_speaks_of_tiers():
+    run = published("2A", answers(np.random.default_rng(13), 0.99))
+    run.record["populations"]["chips"]["chips"] = 1
+    judged = judge([run])
+    said = summary([run], list(zip(judged, judged, strict=True)), [])
+    assert said[1].endswith("(2A)* is confirmed.")
+
+
 def test_networks_of_equal_cost_are_compared_in_each_method_by_itself():
     """The study's own findings are judged by its training alone, this one by any."""
     rng = np.random.default_rng(11)
