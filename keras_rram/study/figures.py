@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_rram.files import written_whole
 from keras_rram.plots.figure import COLOURS
-from keras_rram.study.judgement import Verdict
+from keras_rram.study.judgement import Verdict, has_faults
 from keras_rram.study.published import Published
 
 _STUDY = "#777777"
@@ -57,7 +57,7 @@ def overview_figure(
 ) -> None:
     """Draws for each finding by how much it holds, in both tiers, with the 95% interval.
 
-    Right of the line the finding holds, left of it the opposite.
+    Right of the line the finding holds, left of it the opposite. Without faults the tiers are one.
 
     Args:
         judged: each finding's verdict in tier A and in tier B.
@@ -71,7 +71,9 @@ def overview_figure(
         axes.text(
             0.01, place - 0.36, finding.statement, transform=axes.get_yaxis_transform(), fontsize=6
         )
-        verdicts = [v for pair in judged if pair[0].finding == finding for v in enumerate(pair)]
+        tiers = 2 if has_faults(finding) else 1
+        mine = [pair[:tiers] for pair in judged if pair[0].finding == finding]
+        verdicts = [one for pair in mine for one in enumerate(pair)]
         for number, (tier, verdict) in enumerate(verdicts):
             at = place - 0.3 + 0.75 * (number + 1) / (len(verdicts) + 1)
             _verdict(axes, at, COLOURS[tier], verdict)

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_rram.evaluation.statistics.intervals import Interval, Scale, wilson_interval
 from keras_rram.evaluation.statistics.two_way import crossed_interval
+from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.findings import FINDINGS, Finding
 from keras_rram.study.methods import STUDY
 from keras_rram.study.published import Published
@@ -77,6 +78,12 @@ def judge(
             verdict = NOT_COMPARABLE if caveat else _verdict(finding, interval)
             found.append(Verdict(finding, kind, seeds, interval, verdict, caveat))
     return found
+
+
+def has_faults(finding: Finding) -> bool:
+    """Returns whether any of a finding's panels has faults; without, the tiers are one."""
+    panels = (finding.panel, finding.other)
+    return any(ALL_PANELS[panel].fault_rate for panel in panels if panel)
 
 
 @dataclasses.dataclass(frozen=True)

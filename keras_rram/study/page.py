@@ -16,7 +16,7 @@ from keras_rram.study.panels import GROUPS
 from keras_rram.study.published import FILES, Published, read
 from keras_rram.study.run import POPULATIONS
 from keras_rram.study.sources import Split, split_by_source
-from keras_rram.study.summary import Judged, summary
+from keras_rram.study.summary import Judged, longest_trained, summary
 
 EXPERIMENTS = {
     "Figure 2": ("MNIST at 0 and 10%", ("2A", "2B", "2C")),
@@ -96,7 +96,7 @@ def _page(
     lines = [_INTRODUCTION]
     lines += [f"{number}. {said}" for number, said in enumerate(summary(runs, judged, splits), 1)]
     if judged:
-        overview_figure(judged, folder / "overview")
+        overview_figure(longest_trained(runs, judged), folder / "overview")
         lines += ["", _image("Every finding, in both tiers", "overview")]
     for title, (what, panels) in EXPERIMENTS.items():
         chosen = [run for run in runs if run.panel.name in panels]

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.findings import Finding
-from keras_rram.study.judgement import NOT_COMPARABLE, Verdict
+from keras_rram.study.judgement import NOT_COMPARABLE, Verdict, has_faults
 from keras_rram.study.markdown import kind_name
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
@@ -30,7 +29,7 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
     seeds = {run.record["seed"] for run in runs}
     chips = max(found["chips"] for run in runs for found in run.record["populations"].values())
     unequal = sum(tier_a.verdict == NOT_COMPARABLE for tier_a, _ in judged)
-    longest = _longest(runs, judged)
+    longest = longest_trained(runs, judged)
     kept = sum(run.answers is not None for run in runs)
     return [
         f"{len(runs) - own} trainings of {len(panels)} of {len(PANELS)} panels"
@@ -55,7 +54,7 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
     ]
 
 
-def _longest(runs: Sequence[Published], judged: Judged) -> Judged:
+def longest_trained(runs: Sequence[Published], judged: Judged) -> Judged:
     """Returns each finding's verdicts, of several lengths of training those of the longest."""
     epochs = {(run.panel.name, run.kind): run.record["epochs"] for run in runs}
     found: dict[tuple[Finding, str, str, str], tuple[int, tuple[Verdict, Verdict]]] = {}
@@ -108,9 +107,7 @@ def _in_tiers(tier_a: Verdict, tier_b: Verdict) -> str:
     first, second = tier_a.verdict, tier_b.verdict
     if first != second:
         return f"{first} in tier A and {second} in tier B"
-    panels = (tier_a.finding.panel, tier_a.finding.other)
-    is_faulty = any(ALL_PANELS[panel].fault_rate for panel in panels if panel)
-    return f"{first} in both tiers" if is_faulty else first  # without faults the tiers are one
+    return f"{first} in both tiers" if has_faults(tier_a.finding) else first
 
 
 def gains(runs: Sequence[Published]) -> np.ndarray | None:
