@@ -30,7 +30,6 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
     chips = max(found["chips"] for run in runs for found in run.record["populations"].values())
     unequal = sum(tier_a.verdict == NOT_COMPARABLE for tier_a, _ in judged)
     longest = longest_trained(runs, judged)
-    kept = sum(run.answers is not None for run in runs)
     return [
         f"{len(runs) - own} trainings of {len(panels)} of {len(PANELS)} panels"
         + (f", and {own} of networks of equal cost," if own else "")
@@ -48,10 +47,18 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
         f"{unequal} of {len(judged)} comparisons are of unequal training and not judged; the "
         f"intervals count chips and images, and with {len(seeds)} training "
         f"seed{'s' if len(seeds) > 1 else ''} behind a row "
-        f"{'seeds too' if len(seeds) > 1 else 'not the luck of training'}, and "
-        f"{len(runs) - kept} of {len(runs)} runs are from before answers were kept, so that their "
-        "intervals are wider than they need be.",
+        f"{'seeds too' if len(seeds) > 1 else 'not the luck of training'}{_bounded(runs)}.",
     ]
+
+
+def _bounded(runs: Sequence[Published]) -> str:
+    old = sum(run.answers is None for run in runs)
+    if not old:
+        return ""
+    return (
+        f", and {old} of {len(runs)} runs are from before answers were kept, so that their "
+        "intervals are wider than they need be"
+    )
 
 
 def longest_trained(runs: Sequence[Published], judged: Judged) -> Judged:
