@@ -9,7 +9,7 @@ with the study's 200 epochs on a GPU, with the JAX backend:
       --out=runs/reproduction
 
 `--panel` takes panels (2A-2C, 3A-3C, S1A-S1E, 4A-4F, all: see `keras_rram.study.panels.PANELS`;
-basic-10 to bottlenecks-30: see `keras_rram.study.bottlenecks.MATCHED`) and groups of them: mnist,
+basic-10 to bottlenecks-30: see `keras_rram.study.bottlenecks.PAIRS`) and groups of them: mnist,
 cifar10, architectures, all_panels, linear_bottlenecks. The same command continues what was
 killed or is missing, and repeats nothing (`--noresume` refuses a folder that holds a run); a panel
 that fails does not stop the others. `--seeds=0,1,2` trains each panel with each seed.

@@ -5,24 +5,29 @@ width, which have 1.6 times as many weights. Here the network of its panel 4D, a
 convolutions replaced, is narrowed to 13 filters: then it has as many parameters (-0.6%), as many
 weights on faulty hardware (-4.9%) and as many multiply-accumulates (+0.9%) as the plain one, so
 that one network is matched in all three ways. In both, all convolutions are on faulty hardware.
+The plain network at 20% is the study's own panel `all`.
 """
+
+from typing import Literal
 
 from keras_rram.study.panels import GROUPS, PANELS, Panel
 
-RATES = (0.1, 0.2, 0.3)
 MATCHED_WIDTH = 13
 
+PAIRS = {"bottlenecks-10": "basic-10", "bottlenecks-20": "all", "bottlenecks-30": "basic-30"}
+"""Panel of bottlenecks -> panel of basic blocks that it is compared with."""
 
-def _panel(kind: str, title: str, rate: float) -> Panel:
+
+def _panel(kind: Literal["basic", "bottlenecks"], title: str, rate: float) -> Panel:
     basic = PANELS["all"]
-    replaced = PANELS["4D"].options["replaced"]
     is_basic = kind == "basic"
+    bottlenecks = {"replaced": PANELS["4D"].options["replaced"], "width": MATCHED_WIDTH}
     return Panel(
         name=f"{kind}-{100 * rate:.0f}",
         title=f"{title}, all convolutions dropped at {rate:.0%}",
         dataset=basic.dataset,
         networks=basic.networks,
-        options={} if is_basic else {"replaced": replaced, "width": MATCHED_WIDTH},
+        options=basic.options if is_basic else bottlenecks,
         drop_rate=rate,
         fault_rate=rate,
         reported="not measured there at equal cost",
@@ -30,22 +35,26 @@ def _panel(kind: str, title: str, rate: float) -> Panel:
         expectation="open",
         good=basic.good,
         minutes={"resnet20": 1.5 if is_basic else 4.5},
-        scope="convolutions",
+        scope=basic.scope,
     )
 
 
 MATCHED: dict[str, Panel] = {
     panel.name: panel
-    for rate in RATES
     for panel in (
-        _panel("basic", "basic blocks", rate),
-        _panel("bottlenecks", "linear bottlenecks of equal cost", rate),
+        _panel("basic", "basic blocks", 0.1),
+        _panel("bottlenecks", "linear bottlenecks of equal cost", 0.1),
+        _panel("bottlenecks", "linear bottlenecks of equal cost", 0.2),
+        _panel("basic", "basic blocks", 0.3),
+        _panel("bottlenecks", "linear bottlenecks of equal cost", 0.3),
     )
 }
-"""By name: `basic-10` to `basic-30`, `bottlenecks-10` to `bottlenecks-30`."""
+"""By name: the panels of `PAIRS` that the study has not."""
 
 ALL_PANELS: dict[str, Panel] = PANELS | MATCHED
 """The study's panels, and those of this comparison."""
 
-ALL_GROUPS: dict[str, tuple[str, ...]] = GROUPS | {"linear_bottlenecks": tuple(MATCHED)}
+ALL_GROUPS: dict[str, tuple[str, ...]] = GROUPS | {
+    "linear_bottlenecks": tuple(name for pair in PAIRS.items() for name in pair)
+}
 """Names for several panels at once."""

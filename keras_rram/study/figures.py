@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from keras_rram.files import written_whole
 from keras_rram.plots.figure import COLOURS
 from keras_rram.study.judgement import Verdict, has_faults
+from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.published import Published
 
 _STUDY = "#777777"
@@ -58,6 +59,7 @@ def overview_figure(
     """Draws for each finding by how much it holds, in both tiers, with the 95% interval.
 
     Right of the line the finding holds, left of it the opposite. Without faults the tiers are one.
+    Another way of training than the study's is named on the other side.
 
     Args:
         judged: each finding's verdict in tier A and in tier B.
@@ -76,7 +78,11 @@ def overview_figure(
         verdicts = [one for pair in mine for one in enumerate(pair)]
         for number, (tier, verdict) in enumerate(verdicts):
             at = place - 0.3 + 0.75 * (number + 1) / (len(verdicts) + 1)
-            _verdict(axes, at, COLOURS[tier], verdict)
+            points = _verdict(axes, at, COLOURS[tier], verdict)
+            if tier == 0 and verdict.kind[3] != STUDY:
+                edge, side = (0.01, "left") if points > 0 else (0.99, "right")
+                axes.text(edge, at, METHODS[verdict.kind[3]].title, fontsize=5, ha=side,
+                          va="center", transform=axes.get_yaxis_transform())  # fmt: skip
     for tier, name in enumerate(("tier A: chips as they are", "tier B: recalibrated")):
         axes.plot([], [], color=COLOURS[tier], label=name)
     axes.plot([], [], color="black", linestyle=_PROTOCOLS["published"], label="protocol published")
@@ -93,7 +99,8 @@ def overview_figure(
     _save(figure, path)
 
 
-def _verdict(axes: Any, at: float, colour: str, verdict: Verdict) -> None:
+def _verdict(axes: Any, at: float, colour: str, verdict: Verdict) -> float:
+    """Draws a verdict at a height, and returns by how many points it holds."""
     finding, found = verdict.finding, verdict.interval
     bound = finding.margin if finding.value is None else finding.value
     ends = 100 * (np.array([found.low, found.estimate, found.high]) - bound)
@@ -103,6 +110,7 @@ def _verdict(axes: Any, at: float, colour: str, verdict: Verdict) -> None:
     face = colour if verdict.verdict in _DECIDED else "white"
     axes.plot(middle, at, _VERDICTS[verdict.verdict], color=colour, markersize=3.5,
               markerfacecolor=face, markeredgewidth=0.7)  # fmt: skip
+    return float(middle)
 
 
 @matplotlib.rc_context(_STYLE)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from keras_rram.study.bottlenecks import PAIRS
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -54,13 +56,12 @@ FINDINGS = (
     ),
     *(
         Finding(
-            "Bottlenecks tolerate more than basic blocks of equal cost "
-            f"(bottlenecks-{rate} against basic-{rate})",
-            f"bottlenecks-{rate}",
-            f"basic-{rate}",
+            f"Bottlenecks tolerate more at equal cost ({bottlenecks} against {basic})",
+            bottlenecks,
+            basic,
             any_method=True,
         )
-        for rate in (10, 20, 30)
+        for bottlenecks, basic in PAIRS.items()
     ),
     *(
         Finding(

@@ -32,4 +32,5 @@ def of(interval: Interval) -> str:
 
 def kind_name(kind: tuple[str, str, str, str]) -> str:
     """Returns network, protocol, scale and, unless it is the study's, the method."""
-    return ", ".join([*kind[:3], *(METHODS[kind[3]].title for _ in "1" if kind[3] != STUDY)])
+    *names, method = kind
+    return ", ".join(names if method == STUDY else [*names, METHODS[method].title])

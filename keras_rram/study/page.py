@@ -25,7 +25,7 @@ EXPERIMENTS = {
     "Figure 4": ("ResNet20 with bottlenecks, CIFAR-10", ("4A", "4B", "4C", "4D", "4E", "4F")),
     "All convolutions dropped": ("ResNet20 as it is, CIFAR-10", ("all",)),
     "At equal cost": (
-        "ResNet20 of basic blocks or of linear bottlenecks, CIFAR-10",
+        "ResNet20 of basic blocks (at 20% those above) or of linear bottlenecks, CIFAR-10",
         tuple(MATCHED),
     ),
     "Figure 1": ("plain training against Drop-Connect at 30%, CIFAR-10", GROUPS["architectures"]),

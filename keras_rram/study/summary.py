@@ -43,7 +43,7 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
         f"What do bottlenecks cost on CIFAR-10? {_said(longest, '4B', '4C', '4D')}.",
         f"And at 30% of faults there? {_said(longest, '4E', '4F')}.",
         "Do bottlenecks tolerate more than plain convolutions, and Drop-Connect more than plain "
-        f"training? {_said(longest, 'bottlenecks', 'bottlenecks-', '1-')}.",
+        f"training? {_said(longest, '4D against all', 'bottlenecks-', '1-')}.",
         f"{unequal} of {len(judged)} comparisons are of unequal training and not judged; the "
         f"intervals count chips and images, and with {len(seeds)} training "
         f"seed{'s' if len(seeds) > 1 else ''} behind a row "
@@ -85,10 +85,8 @@ def _said(judged: Judged, *panels: str) -> str:
 
 
 def _is_about(finding: Finding, panel: str) -> bool:
-    if panel == "bottlenecks":
-        return finding.other == "all"
-    if finding.other == "all":
-        return False
+    if finding.other == "all" and finding.panel == "4D":
+        return panel == "4D against all"
     return finding.panel == panel or (panel.endswith("-") and finding.panel.startswith(panel))
 
 
