@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_rram.layers.fused_statistics import normalize
+
 Tensor = Any
 
 
@@ -107,16 +109,17 @@ def _fused(
     # As in Keras, 16-bit inputs are normalized in float32.
     x = tf.cast(inputs, tf.float32)
     channels = x.shape[-1]
+    scale = tf.ones([channels]) if layer.gamma is None else tf.convert_to_tensor(layer.gamma)
+    offset = tf.zeros([channels]) if layer.beta is None else tf.convert_to_tensor(layer.beta)
+    if mean is None:
+        return normalize(x, scale, offset, layer.epsilon)
     result = tf.raw_ops.FusedBatchNormV3(
         x=x,
-        scale=tf.ones([channels]) if layer.gamma is None else layer.gamma,
-        offset=tf.zeros([channels]) if layer.beta is None else layer.beta,
-        mean=tf.zeros([0]) if mean is None else mean,
-        variance=tf.zeros([0]) if variance is None else variance,
+        scale=scale,
+        offset=offset,
+        mean=mean,
+        variance=variance,
         epsilon=layer.epsilon,
-        exponential_avg_factor=1.0,
-        is_training=mean is None,
+        is_training=False,
     )
-    count = tf.cast(tf.size(x) // channels, tf.float32)
-    # The operation leaves the variance of a single value as it is, at zero.
-    return result.y, result.batch_mean, result.batch_variance * ((count - 1.0) / count)
+    return result.y, mean, variance

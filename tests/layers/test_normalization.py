@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 
 import keras_rram
+from keras_rram.layers.fused_statistics import neighbours_in_view
 from keras_rram.layers.normalization import FusedBatchNormalization, can_fuse, normalize_by_batch
 from tests.helpers import gradients, to_numpy
 
 IMAGES = (6, 5, 4, 3)
+# Neighbouring pixels are taken together: 16, 4 and 2 of them; in the last, one image alone.
+VIEWED = ((3, 16, 32, 13), (5, 8, 8, 12), (1, 4, 16, 24))
 CASES = [
     (IMAGES, {}),
     (IMAGES, {"momentum": 0.9, "epsilon": 1e-5}),
@@ -23,6 +26,8 @@ CASES = [
     ((1, 1, 1, 3), {}),
     ((16, 3), {}),
     ((4, 7, 3), {}),
+    *((shape, options) for shape in VIEWED for options in ({}, {"scale": False, "epsilon": 0.1})),
+    (VIEWED[0], {"dtype": "mixed_bfloat16"}),
 ]
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -75,14 +80,43 @@ class Training(keras.layers.Layer):
         return self.layer(inputs, training=self.training)
 
 
+@pytest.mark.parametrize("shape", [IMAGES, *VIEWED])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False, "epsilon": 0.1}])
-def test_gradients_equal_those_of_keras(options, training):
-    plain, fused = pair(IMAGES, options)
-    expected = gradients(Training(plain, training), data(IMAGES), training=training)
-    found = gradients(Training(fused, training), data(IMAGES), training=training)
+def test_gradients_equal_those_of_keras(options, training, shape):
+    plain, fused = pair(shape, options)
+    expected = gradients(Training(plain, training), data(shape), training=training)
+    found = gradients(Training(fused, training), data(shape), training=training)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "neighbours"),
+    [
+        ((None, 32, 32, 64), 1),
+        ((None, 32, 32, 78), 8),
+        ((None, 16, 16, 13), 16),
+        ((None, 16, 16, 24), 2),
+        ((None, 17, 17, 24), 1),  # pixels in no pairs
+        ((None, 2, 2, 24), 1),  # too few for it to pay
+        ((None, None, 32, 78), 1),
+    ],
+)
+def test_neighbours_make_channels_a_multiple_of_16(shape, neighbours):
+    assert neighbours_in_view(shape) == neighbours
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the operation is TensorFlow's")
+def test_models_that_are_only_run_hold_no_view_of_neighbours():
+    """A reshape before the operation would keep converters from folding it into a convolution."""
+    import tensorflow as tf
+
+    layer = FusedBatchNormalization()
+    layer.build(VIEWED[0])
+    run = tf.function(lambda x: layer(x, training=False), autograph=False)
+    graph = run.get_concrete_function(tf.TensorSpec(VIEWED[0])).graph
+    assert "Reshape" not in {operation.type for operation in graph.get_operations()}
 
 
 def test_moving_variance_is_not_corrected():
@@ -126,7 +160,7 @@ def test_other_backends_never_fuse():
 
 
 @pytest.mark.parametrize("kind", [FusedBatchNormalization, keras.layers.BatchNormalization])
-@pytest.mark.parametrize("shape", [IMAGES, (16, 3)])
+@pytest.mark.parametrize("shape", [IMAGES, VIEWED[0], (16, 3)])
 def test_normalize_by_batch_is_training_without_the_update(kind, shape):
     layer = kind()
     layer.build(shape)
