@@ -34,7 +34,7 @@ def _panel(kind: Literal["basic", "bottlenecks"], title: str, rate: float) -> Pa
         curve=None,
         expectation="open",
         good=basic.good,
-        minutes={"resnet20": 1.5 if is_basic else 4.5},
+        minutes={"resnet20": 1.3 if is_basic else 5.6},
         scope=basic.scope,
     )
 
