@@ -1,4 +1,4 @@
-"""TensorFlow's fused batch normalization by the batch's statistics, fast for any channels.
+"""TensorFlow's fused batch normalization, by the batch's statistics fast for any channels.
 
 On x86 processors oneDNN computes `FusedBatchNormV3`. Its vectorized code takes channels in
 multiples of 16; for others it is plain, and takes up to seven times as long. Since batch
@@ -42,6 +42,32 @@ def normalize(
     if neighbours > 1:
         return _through_view(neighbours, epsilon)(x, scale, offset)
     return _operation(x, scale, offset, epsilon)[:3]
+
+
+def normalize_by(
+    x: Tensor, scale: Tensor, offset: Tensor, mean: Tensor, variance: Tensor, epsilon: float
+) -> Tensor:
+    """Normalizes images by given statistics.
+
+    Args:
+        x: see `normalize`; likewise `scale`, `offset` and `epsilon`.
+        scale: see `x`.
+        offset: see `x`.
+        mean: shape `(channels,)`; likewise `variance`.
+        variance: see `mean`.
+        epsilon: see `x`.
+    """
+    import tensorflow as tf
+
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=scale,
+        offset=offset,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=False,
+    ).y
 
 
 def neighbours_in_view(shape: tuple[int | None, ...]) -> int:
@@ -101,17 +127,6 @@ def _through_view(neighbours: int, epsilon: float) -> Callable[..., tuple[Tensor
         _, height, width, channels = x.shape
         return tf.reshape(x, [-1, height * width // neighbours, 1, channels * neighbours])
 
-    def given(x: Tensor, scale: Tensor, offset: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        return tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=scale,
-            offset=offset,
-            mean=mean,
-            variance=variance,
-            epsilon=epsilon,
-            is_training=False,
-        ).y
-
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Tensor, scale: Tensor, offset: Tensor) -> tuple[Any, Any]:
         viewed = view(x)
@@ -123,7 +138,7 @@ def _through_view(neighbours: int, epsilon: float) -> Callable[..., tuple[Tensor
         whole_mean = tf.reduce_mean(mean, 0)
         whole_variance = tf.reduce_mean(variance + tf.square(mean - whole_mean), 0)
         statistics = each(whole_mean), each(whole_variance)
-        outputs = given(viewed, each(scale), each(offset), *statistics)
+        outputs = normalize_by(viewed, each(scale), each(offset), *statistics, epsilon)
 
         def gradient(upstream: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             found = tf.raw_ops.FusedBatchNormGradV3(
@@ -142,12 +157,8 @@ def _through_view(neighbours: int, epsilon: float) -> Callable[..., tuple[Tensor
             slope /= tf.cast(tf.size(viewed) // width, tf.float32)
             missing_scale = slope * (to_scale - in_all[0] / neighbours)
             missing_offset = slope * (to_offset - in_all[1] / neighbours)
-            missing = given(
-                viewed,
-                tf.reshape(missing_scale, [-1]),
-                tf.reshape(missing_offset, [-1]),
-                *statistics,
-            )
+            in_groups = tf.reshape(missing_scale, [-1]), tf.reshape(missing_offset, [-1])
+            missing = normalize_by(viewed, *in_groups, *statistics, epsilon)
             return tf.reshape(found.x_backprop + missing, tf.shape(x)), *in_all
 
         results = tf.reshape(outputs, tf.shape(x)), whole_mean, whole_variance

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rram.layers.fused_statistics import normalize
+from keras_rram.layers.fused_statistics import normalize, normalize_by
 
 Tensor = Any
 
@@ -115,13 +115,4 @@ def _fused(
     offset = tf.zeros([channels]) if layer.beta is None else tf.convert_to_tensor(layer.beta)
     if mean is None:
         return normalize(x, scale, offset, layer.epsilon)
-    result = tf.raw_ops.FusedBatchNormV3(
-        x=x,
-        scale=scale,
-        offset=offset,
-        mean=mean,
-        variance=variance,
-        epsilon=layer.epsilon,
-        is_training=False,
-    )
-    return result.y, mean, variance
+    return normalize_by(x, scale, offset, mean, variance, layer.epsilon), mean, variance

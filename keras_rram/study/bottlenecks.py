@@ -8,8 +8,6 @@ that one network is matched in all three ways. In both, all convolutions are on 
 The plain network at 20% is the study's own panel `all`.
 """
 
-from typing import Literal
-
 from keras_rram.study.panels import GROUPS, PANELS, Panel
 
 MATCHED_WIDTH = 13
@@ -18,12 +16,17 @@ PAIRS = {"bottlenecks-10": "basic-10", "bottlenecks-20": "all", "bottlenecks-30"
 """Panel of bottlenecks -> panel of basic blocks that it is compared with."""
 
 
-def _panel(kind: Literal["basic", "bottlenecks"], title: str, rate: float) -> Panel:
-    basic = PANELS["all"]
+_NAMES = tuple(name for bottlenecks, basic in PAIRS.items() for name in (basic, bottlenecks))
+
+
+def _panel(name: str) -> Panel:
+    kind, percent = name.split("-")
+    basic, rate = PANELS["all"], int(percent) / 100
     is_basic = kind == "basic"
+    title = "basic blocks" if is_basic else "linear bottlenecks of equal cost"
     bottlenecks = {"replaced": PANELS["4D"].options["replaced"], "width": MATCHED_WIDTH}
     return Panel(
-        name=f"{kind}-{100 * rate:.0f}",
+        name=name,
         title=f"{title}, all convolutions dropped at {rate:.0%}",
         dataset=basic.dataset,
         networks=basic.networks,
@@ -39,22 +42,11 @@ def _panel(kind: Literal["basic", "bottlenecks"], title: str, rate: float) -> Pa
     )
 
 
-MATCHED: dict[str, Panel] = {
-    panel.name: panel
-    for panel in (
-        _panel("basic", "basic blocks", 0.1),
-        _panel("bottlenecks", "linear bottlenecks of equal cost", 0.1),
-        _panel("bottlenecks", "linear bottlenecks of equal cost", 0.2),
-        _panel("basic", "basic blocks", 0.3),
-        _panel("bottlenecks", "linear bottlenecks of equal cost", 0.3),
-    )
-}
+MATCHED: dict[str, Panel] = {name: _panel(name) for name in _NAMES if name not in PANELS}
 """By name: the panels of `PAIRS` that the study has not."""
 
 ALL_PANELS: dict[str, Panel] = PANELS | MATCHED
 """The study's panels, and those of this comparison."""
 
-ALL_GROUPS: dict[str, tuple[str, ...]] = GROUPS | {
-    "linear_bottlenecks": tuple(name for pair in PAIRS.items() for name in pair)
-}
+ALL_GROUPS: dict[str, tuple[str, ...]] = GROUPS | {"linear_bottlenecks": _NAMES}
 """Names for several panels at once."""

@@ -40,7 +40,7 @@ def summary(runs: Sequence[Published], judged: Judged, splits: Sequence[Split]) 
         f"Is there a number beyond which they harm? {_said(longest, '3C')}.",
         f"Does the accuracy collapse at 30% of faults? {_said(longest, 'S1A', 'S1E')}.",
         _why(runs, splits),
-        f"What do bottlenecks cost on CIFAR-10? {_said(longest, '4B', '4C', '4D')}.",
+        f"What do bottlenecks cost on CIFAR-10? {_said(longest, '4B', '4C', '4D against 4C')}.",
         f"And at 30% of faults there? {_said(longest, '4E', '4F')}.",
         "Do bottlenecks tolerate more than plain convolutions, and Drop-Connect more than plain "
         f"training? {_said(longest, '4D against all', 'bottlenecks-', '1-')}.",
@@ -85,8 +85,8 @@ def _said(judged: Judged, *panels: str) -> str:
 
 
 def _is_about(finding: Finding, panel: str) -> bool:
-    if finding.other == "all" and finding.panel == "4D":
-        return panel == "4D against all"
+    if " against " in panel:
+        return panel == f"{finding.panel} against {finding.other}"
     return finding.panel == panel or (panel.endswith("-") and finding.panel.startswith(panel))
 
 

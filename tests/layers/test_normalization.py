@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_rram
+from keras_rram.layers import fused_statistics
 from keras_rram.layers.fused_statistics import neighbours_in_view
 from keras_rram.layers.normalization import FusedBatchNormalization, can_fuse, normalize_by_batch
 from tests.helpers import gradients, to_numpy
@@ -108,15 +109,36 @@ def test_neighbours_make_channels_a_multiple_of_16(shape, neighbours):
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="the operation is TensorFlow's")
-def test_models_that_are_only_run_hold_no_view_of_neighbours():
+@pytest.mark.parametrize("shape", [IMAGES, *VIEWED])
+@pytest.mark.parametrize("is_by_onednn", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_neighbours_are_taken_together_in_training_alone(
+    training, is_by_onednn, shape, monkeypatch
+):
     """A reshape before the operation would keep converters from folding it into a convolution."""
     import tensorflow as tf
 
+    monkeypatch.setattr(fused_statistics, "_is_by_onednn", lambda: is_by_onednn)
     layer = FusedBatchNormalization()
-    layer.build(VIEWED[0])
-    run = tf.function(lambda x: layer(x, training=False), autograph=False)
-    graph = run.get_concrete_function(tf.TensorSpec(VIEWED[0])).graph
-    assert "Reshape" not in {operation.type for operation in graph.get_operations()}
+    layer.build(shape)
+    run = tf.function(lambda x: layer(x, training=training), autograph=False)
+    graph = run.get_concrete_function(tf.TensorSpec(shape)).graph
+    is_viewed = "Reshape" in {operation.type for operation in graph.get_operations()}
+    assert is_viewed == (training and is_by_onednn and shape in VIEWED)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the operation is TensorFlow's")
+def test_a_gpu_or_another_processor_takes_no_detour(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(fused_statistics.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    assert fused_statistics._is_by_onednn()
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert not fused_statistics._is_by_onednn()
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    monkeypatch.setattr(fused_statistics.platform, "machine", lambda: "arm64")
+    assert not fused_statistics._is_by_onednn()
 
 
 def test_moving_variance_is_not_corrected():

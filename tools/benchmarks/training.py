@@ -13,8 +13,11 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
 
     `fused_batch_norm_speedup` without a network is that of the study's MNIST network. Networks of
     odd widths have channels that oneDNN has no vectorized code for; `channels_78_over_80` is a
-    training step of a fused batch normalization of such, over one of two more channels.
+    training step of a fused batch normalization of such, over one of two more channels, on
+    TensorFlow, whose operation it is.
     """
+    import keras
+
     from keras_rram.models import mini_mobilenet, resnet20
     from keras_rram.study.bottlenecks import ALL_PANELS
 
@@ -36,8 +39,9 @@ def run(quick: bool) -> Iterator[tuple[str, float]]:
             images = batch * steps / statistics.median(times)
             yield f"training_images_per_second_{name}_{kind}_batch_norm", images
     yield "fused_batch_norm_speedup", speedups["mini_published"]
-    layers = [normalization_step(channels, 8 if quick else 128) for channels in (78, 80)]
-    yield "channels_78_over_80", ratio(*in_turn(layers, rounds=2 if quick else 15))
+    if keras.backend.backend() == "tensorflow":
+        layers = [normalization_step(channels, 8 if quick else 128) for channels in (78, 80)]
+        yield "channels_78_over_80", ratio(*in_turn(layers, rounds=2 if quick else 15))
 
 
 def normalization_step(channels: int, batch: int) -> Callable[[], object]:
