@@ -204,10 +204,11 @@ class Records:
 
     def add(self, chip: ChipResult) -> None:
         """Appends a chip."""
-        self._keep(chip)
         if self._file is not None:
+            # Before it counts: results after an interrupt hold no chip that the file lacks.
             self._file.write(chip.to_line().encode() + b"\n")
             self._lines += 1
+        self._keep(chip)
 
     def finish(self) -> None:
         """Writes how many lines a run has that is done, so that a reader misses those that go.
