@@ -17,6 +17,7 @@ from keras_rram.files import one_writer
 from keras_rram.training.checkpoint import Restored, restore_checkpoint
 from keras_rram.training.fixed_statistics import FixedStatistics
 from keras_rram.training.fresh_chips import FreshChips
+from keras_rram.training.many_steps import many_steps, steps_at_once
 from keras_rram.training.recipes import RECIPES, Recipe
 from keras_rram.training.records import Checkpoint, EpochRecords
 from keras_rram.training.schedule import DropRates
@@ -187,10 +188,11 @@ def train(
         epochs=recipe.epochs,
         steps=steps,
     )
+    at_once = steps_at_once(model, [*callbacks, recorder], steps)
     begin = time.perf_counter()
     interrupted = False
     alone = contextlib.nullcontext() if checkpoint is None else one_writer(checkpoint)
-    with stop.listening(), alone:
+    with stop.listening(), alone, many_steps(model, at_once):
         try:
             if restored.epoch < recipe.epochs:
                 model.fit(
