@@ -108,8 +108,9 @@ def _findings(judged: Judged) -> str:
     lines = ["## What the study found, judged", ""]
     lines += [
         "Means in percent, differences in points, with 95% intervals over chips and images, and "
-        "over training seeds where there are several. *open*: the interval holds the bound. *not "
-        "comparable*: the panels were not trained alike. *Bound*: a run from before answers were "
+        "over training seeds where there are several. *open*: the interval holds the bound, or it "
+        "is not reached after fewer epochs than the study's. *not comparable*: the panels were not "
+        "trained alike. *Bound*: a run from before answers were "
         "kept; the interval is then at most the sum of the two rows' own.",
         "",
     ]

@@ -12,9 +12,11 @@ from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.findings import FINDINGS, Finding
 from keras_rram.study.methods import STUDY
 from keras_rram.study.published import Published
+from keras_rram.training.recipes import RECIPES
 
 FACTORS = ("seed", "chip", "image")
 NOT_COMPARABLE = "not comparable"
+OPEN = "open"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +28,10 @@ class Verdict:
         kind: network, protocol, scale and method of the runs.
         seeds: training seeds behind it.
         interval: the mean, or the difference of means, with its 95% interval.
-        verdict: "confirmed", "refuted", "open" where the interval holds the bound, or
-            "not comparable" where the two panels were not trained alike.
-        caveat: how their training differs: "8 epochs against 40"; or empty.
+        verdict: "confirmed", "refuted", "open" where the interval holds the bound or more training
+            may reach it, or "not comparable" where the two panels were not trained alike.
+        caveat: how training differs: "8 epochs against 40", "20 of the study's 200 epochs"; or
+            empty.
     """
 
     finding: Finding
@@ -46,7 +49,8 @@ def judge(
 
     Runs that are not trained as the study trains judge what is about any method alone.
 
-    A finding about an accuracy as such is judged by each network's longest training alone.
+    A finding about an accuracy as such is judged by each network's longest training alone. Where
+    that is shorter than the study's, an accuracy that is not reached leaves the finding open.
 
     Where each chip's answers were kept, the interval is that of the mean answer, or of the mean
     difference of two panels' answers, over crossed samples (`crossed_interval`): images, chips
@@ -76,6 +80,10 @@ def judge(
             interval = _interval(pairs, population, confidence)
             caveat = _caveat(pairs)
             verdict = NOT_COMPARABLE if caveat else _verdict(finding, interval)
+            not_reached = "confirmed" if finding.is_below else "refuted"
+            shorter = _shorter(mine[seeds[0]])
+            if finding.value is not None and verdict == not_reached and shorter:
+                verdict, caveat = OPEN, shorter  # more training may reach it
             found.append(Verdict(finding, kind, seeds, interval, verdict, caveat))
     return found
 
@@ -136,7 +144,13 @@ def _verdict(finding: Finding, interval: Interval) -> str:
     above, below = interval.low > bound, interval.high < bound
     if finding.is_below:
         above, below = below, above
-    return "confirmed" if above else "refuted" if below else "open"
+    return "confirmed" if above else "refuted" if below else OPEN
+
+
+def _shorter(run: Published) -> str:
+    """Returns by how much a run is shorter than the study's, "20 of the study's 200 epochs"."""
+    epochs, whole = run.record["epochs"], RECIPES[run.panel.dataset].epochs
+    return f"{epochs} of the study's {whole} epochs" if epochs < whole else ""
 
 
 def _caveat(pairs: Sequence[tuple[Published, Published | None]]) -> str:

@@ -308,3 +308,23 @@ def test_an_accuracy_as_such_is_judged_by_the_longest_training_alone():
     brief.record["scale"] = "brief"
     (found,) = judge([brief, longer])
     assert found.kind == longer.kind
+
+
+@pytest.mark.parametrize(
+    ("panel", "mean", "whole", "expected"),
+    [
+        ("4A", 0.9, 200, "open"),  # 91% may be reached later
+        ("4A", 0.97, 200, "confirmed"),
+        ("S1A", 0.6, 20, "open"),  # 80% too
+        ("S1A", 0.9, 20, "refuted"),
+    ],
+)
+def test_what_shorter_training_does_not_reach_is_open(panel, mean, whole, expected):
+    right = answers(np.random.default_rng(3), mean)
+    assert RECIPES["cifar10" if panel == "4A" else "mnist"].epochs == whole
+    (found,) = judge([published(panel, right, epochs=15)])
+    caveat = f"15 of the study's {whole} epochs" if expected == "open" else ""
+    assert (found.verdict, found.caveat) == (expected, caveat)
+    (found,) = judge([published(panel, right, epochs=whole)])
+    settled = {0.9: "refuted", 0.97: "confirmed", 0.6: "confirmed"}[mean]
+    assert (found.verdict, found.caveat) == (settled, "")
