@@ -235,6 +235,7 @@ def evaluate_rates(
             records.finish()
         except KeyboardInterrupt:
             interrupted = True
+            records.recall()
             log.warning("Interrupted: the results hold the chips that were finished.")
         results = tuple(run.result(records) for run in runs if run.chips(records))
         if not results:

@@ -61,10 +61,9 @@ class Records:
         self.folder = None if out is None else pathlib.Path(out)
         self.header: dict[str, Any] | None = None
         self._latest: dict[float, dict[int, ChipResult]] = {}
+        self._whole = self._lines = 0
         self._file: BinaryIO | None = None
         self._lock: filelock.BaseFileLock | None = None
-        self._whole = 0
-        self._lines = 0
         if self.folder is None:
             if resume:
                 raise ValueError("expected `out`, the folder to resume. Received: out=None")
@@ -77,7 +76,13 @@ class Records:
                 )
             self._read(self.folder)
 
+    def recall(self) -> None:
+        """Takes what is on disk for what is known: an interrupt comes between any two things."""
+        if self.folder is not None and self._file is not None:
+            self._read(self.folder)
+
     def _read(self, folder: pathlib.Path) -> None:
+        self._latest, self._whole, self._lines = {}, 0, 0
         if (folder / _RUN).exists():
             self.header = RUN.read(folder / _RUN)
         path = folder / _CHIPS
@@ -205,7 +210,6 @@ class Records:
     def add(self, chip: ChipResult) -> None:
         """Appends a chip."""
         if self._file is not None:
-            # Before it counts: results after an interrupt hold no chip that the file lacks.
             self._file.write(chip.to_line().encode() + b"\n")
             self._lines += 1
         self._keep(chip)

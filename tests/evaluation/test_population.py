@@ -13,7 +13,7 @@ import pytest
 from keras_rram import StuckAtZero
 from keras_rram.chips import chip as chips
 from keras_rram.evaluation.population import evaluate_population, evaluate_rates
-from keras_rram.evaluation.run_folder import load_run, merge_runs
+from keras_rram.evaluation.run_folder import Records, load_run, merge_runs
 from tests.classifiers import classifier, digits, right_answers, training_digits
 from tests.evaluation.runs import content, evaluate, interrupt
 from tests.run_tools import ROOT
@@ -186,6 +186,22 @@ def test_ctrl_c_ends_with_what_there_is(model, tmp_path, caplog):
         model, 6, rates=[0.1, 0.2, 0.3], repair=interrupt(-1), out=tmp_path / "run", resume=True
     )
     assert [len(result.chips) for result in rest] == [6, 6, 6]
+
+
+def test_ctrl_c_after_a_chip_is_written_and_before_it_is_noted(model, tmp_path, monkeypatch):
+    keep = Records._keep
+
+    def press(self, chip):
+        if chip.index == 3:
+            monkeypatch.setattr(Records, "_keep", keep)
+            raise KeyboardInterrupt
+        keep(self, chip)
+
+    monkeypatch.setattr(Records, "_keep", press)
+    result = evaluate(model, 6, out=tmp_path / "run")
+    written = (tmp_path / "run" / "chips.jsonl").read_text().count("\n")
+    assert result.interrupted and len(result.chips) == written == 4
+    assert len(evaluate(model, 6, out=tmp_path / "run", resume=True).chips) == 6
 
 
 def test_ctrl_c_before_the_first_chip(model):
