@@ -6,7 +6,8 @@ Suites: `layers` (what Drop-Connect adds to a training step), `population` (chip
 engine), `repair` (the same with a repair), `foreign` (chips of models that are not ours), `export`
 (chip files per second), `faults` (seconds to sample a chip's cells), `training` (images per second,
 and what the fused batch normalization brings), `precision` (training in bfloat16, and in PyTorch
-where it is installed). On a shared machine only the ratios mean something.
+where it is installed), `calls` (several training steps in one call, on JAX with a GPU). On a shared
+machine only the ratios mean something.
 """
 
 import importlib
