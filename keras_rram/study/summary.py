@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_rram.study.findings import Finding
-from keras_rram.study.judgement import NOT_COMPARABLE, Verdict, has_faults
+from keras_rram.study.judgement import NOT_COMPARABLE, OPEN, Verdict, has_faults
 from keras_rram.study.markdown import kind_name
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
@@ -109,10 +109,16 @@ def _tiers(rows: Judged) -> str:
 
 
 def _in_tiers(tier_a: Verdict, tier_b: Verdict) -> str:
-    first, second = tier_a.verdict, tier_b.verdict
+    first, second = _why_open(tier_a), _why_open(tier_b)
     if first != second:
         return f"{first} in tier A and {second} in tier B"
     return f"{first} in both tiers" if has_faults(tier_a.finding) else first
+
+
+def _why_open(verdict: Verdict) -> str:
+    if verdict.verdict == OPEN and verdict.caveat:
+        return f"{OPEN} after {verdict.caveat}"
+    return verdict.verdict
 
 
 def gains(runs: Sequence[Published]) -> np.ndarray | None:

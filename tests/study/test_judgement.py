@@ -322,9 +322,13 @@ def test_an_accuracy_as_such_is_judged_by_the_longest_training_alone():
 def test_what_shorter_training_does_not_reach_is_open(panel, mean, whole, expected):
     right = answers(np.random.default_rng(3), mean)
     assert RECIPES["cifar10" if panel == "4A" else "mnist"].epochs == whole
-    (found,) = judge([published(panel, right, epochs=15)])
+    run = published(panel, right, epochs=15)
+    run.record["populations"]["chips"]["chips"] = 50
+    (found,) = judge([run])
     caveat = f"15 of the study's {whole} epochs" if expected == "open" else ""
     assert (found.verdict, found.caveat) == (expected, caveat)
+    said = " ".join(summary([run], [(found, found)], []))
+    assert ("* is open after 15 of the study's" in said) == (expected == "open")
     (found,) = judge([published(panel, right, epochs=whole)])
     settled = {0.9: "refuted", 0.97: "confirmed", 0.6: "confirmed"}[mean]
     assert (found.verdict, found.caveat) == (settled, "")
