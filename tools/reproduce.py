@@ -13,6 +13,8 @@ basic-10 to bottlenecks-30: see `keras_rram.study.bottlenecks.PAIRS`) and groups
 cifar10, architectures, all_panels, linear_bottlenecks. The same command continues what was
 killed or is missing, and repeats nothing (`--noresume` refuses a folder that holds a run); a panel
 that fails does not stop the others. `--seeds=0,1,2` trains each panel with each seed.
+`--at_once=5` has five of them run at the same time, each in a process with a log in `OUT/logs/`: a
+small network leaves most of a large GPU idle.
 `--protocol=published` trains and evaluates as the study's code did, `--method` in another way than
 the study. `--publish=docs` copies the small results to `docs/reproduction/` and rebuilds
 `docs/reproduction.md`, its appendix and its table; with `--panel=` (none) it does nothing else.
@@ -31,7 +33,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from . import benchmark_entry, cli, inputs, number_flags
+from . import at_once, benchmark_entry, cli, inputs, number_flags
 
 FLAGS = flags.FLAGS
 
@@ -45,6 +47,9 @@ flags.DEFINE_bool("resume", True, "Go on with runs that were stopped, keep those
 inputs.define_data_dir()
 benchmark_entry.define()
 number_flags.define_jobs("Processes for the populations; -1 for one on each core.")
+number_flags.define_whole(
+    "at_once", 1, "Panels that run at the same time, each in a process of its own.", "[1, 1000]"
+)
 flags.DEFINE_string("out", "runs/reproduction", "Folder for the runs.")
 flags.DEFINE_string("publish", None, "Folder of the page and of the small results, say docs.")
 flags.DEFINE_enum("backend", None, ["tensorflow", "jax", "torch"], "Keras backend.")
@@ -60,9 +65,20 @@ def main(argv: Sequence[str]) -> None:
         return
     if alone := [name for name in ("model", "entry", "normalize") if FLAGS[name].present]:
         raise ValueError(f"--{alone[0]} goes with --benchmark.")
+    runs = _runs()
+    failed = _in_processes(runs) if FLAGS.at_once > 1 else _in_turn(runs)
+    if runs:
+        print(f"Results: {FLAGS.out}/")
+    _publish()
+    if failed:
+        cli.fail(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+def _in_turn(runs: Sequence[Any]) -> list[str]:
+    """Runs one after the other, and returns the names of those that failed."""
     from keras_rram.study import run_panel
 
-    runs, failed = _runs(), []
+    failed = []
     for run in (bar := tqdm(runs, desc="panels", disable=None if runs else True)):
         bar.set_postfix_str(run.name)
         try:
@@ -83,11 +99,43 @@ def main(argv: Sequence[str]) -> None:
             tqdm.write(f"{run.name}: {error}")
             continue
         tqdm.write(_line(record))
-    if runs:
-        print(f"Results: {FLAGS.out}/")
-    _publish()
-    if failed:
-        cli.fail(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+    return failed
+
+
+def _in_processes(runs: Sequence[Any]) -> list[str]:
+    """Runs `--at_once` at a time, and returns the names of those that failed."""
+    from keras_rram.files.schemas import PANEL
+
+    logs = os.path.join(FLAGS.out, "logs")
+    commands = {run.name: _process(run) for run in runs}
+    # Networks that differ in their drop rate or seed alone are compiled alike, once.
+    compiled = {"JAX_COMPILATION_CACHE_DIR": os.path.abspath(os.path.join(logs, "compiled"))}
+    failed = []
+    with tqdm(total=len(runs), desc="panels") as bar:
+        for name, code in at_once.run_at_once(commands, FLAGS.at_once, logs, compiled):
+            bar.update()
+            if code:
+                failed.append(name)
+                tqdm.write(f"{name}: failed, see {logs}/{name}.txt")
+                continue
+            tqdm.write(_line(PANEL.read(os.path.join(FLAGS.out, name, "record.json"))))
+    return failed
+
+
+def _process(run: Any) -> list[str]:
+    """Returns the command line that does one run as this one would."""
+    named = {
+        "panel": run.panel.name,
+        "scale": run.scale,
+        "protocol": run.protocol,
+        "network": run.network,
+        "seeds": run.seed,
+        "method": run.method,
+    }
+    passed_on = ("data_dir", "download", "jobs", "out", "backend", "device", "resume")
+    given = {name: FLAGS[name].value for name in passed_on if FLAGS[name].present}
+    flags_of = [f"--{name}={value}" for name, value in {**named, **given}.items()]
+    return [*cli.start("reproduce"), *flags_of]
 
 
 def _publish() -> None:
