@@ -111,7 +111,7 @@ def _in_processes(runs: Sequence[Any]) -> list[str]:
     # Networks that differ in their drop rate or seed alone are compiled alike, once.
     compiled = {"JAX_COMPILATION_CACHE_DIR": os.path.abspath(os.path.join(logs, "compiled"))}
     failed = []
-    with tqdm(total=len(runs), desc="panels") as bar:
+    with tqdm(total=len(runs), desc="panels", disable=None if runs else True) as bar:
         for name, code in at_once.run_at_once(commands, FLAGS.at_once, logs, compiled):
             bar.update()
             if code:
