@@ -31,6 +31,7 @@ BAD = {
     "search_chips": (*COUNT, "1"),
     "share": SHARE,
     "trials": COUNT,
+    "at_once": (*COUNT, "1001"),
     "batch_size": COUNT,
     "bottlenecks": (*COUNT, "9"),
     "calibration_chips": COUNT_OR_NONE,
