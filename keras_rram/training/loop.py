@@ -188,7 +188,8 @@ def train(
         epochs=recipe.epochs,
         steps=steps,
     )
-    at_once = steps_at_once(model, [*callbacks, recorder], steps)
+    sample = dataset.normalize(dataset.train_images[:1])
+    at_once = steps_at_once(model, [*callbacks, recorder], steps, sample.nbytes * recipe.batch_size)
     begin = time.perf_counter()
     interrupted = False
     alone = contextlib.nullcontext() if checkpoint is None else one_writer(checkpoint)

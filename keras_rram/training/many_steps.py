@@ -8,21 +8,26 @@ from typing import Any
 import keras
 
 _MOST = 40
+_BYTES = 1 << 27  # of the batches of a call: what is larger keeps a GPU busy step by step
 
 
 def steps_at_once(
-    model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], steps: int
+    model: keras.Model,
+    callbacks: Iterable[keras.callbacks.Callback],
+    steps: int,
+    batch_bytes: int,
 ) -> int:
     """Returns how many steps of an epoch are best made in one call, a divisor of `steps`.
 
-    A step of a small network takes a GPU less time than Python needs to call it. More than one it
-    is only on JAX with a GPU or TPU, on one device, and where no callback has something to do at
-    each step.
+    A step of a small network takes a GPU less time than Python needs to call it. It is more than
+    one only on JAX with a GPU or TPU, on one device, where no callback has something to do at each
+    step and the batches of a call are at most 128 MiB.
 
     Args:
         model: compiled model.
         callbacks: those it is trained with.
         steps: steps in an epoch.
+        batch_bytes: size of a batch's samples on the device.
     """
     if keras.config.backend() != "jax" or keras.distribution.distribution() is not None:
         return 1
@@ -32,7 +37,8 @@ def steps_at_once(
         return 1
     if any(_acts_in_steps(callback) for callback in callbacks):
         return 1
-    return max(count for count in range(1, _MOST + 1) if steps % count == 0)
+    most = min(_MOST, max(1, _BYTES // batch_bytes))
+    return max(count for count in range(1, most + 1) if steps % count == 0)
 
 
 def _acts_in_steps(callback: keras.callbacks.Callback) -> bool:
@@ -66,7 +72,7 @@ def many_steps(model: keras.Model, count: int) -> Iterator[None]:
     if count == 1:
         yield
         return
-    single, one_by_one = model.steps_per_execution, model.make_train_function
+    single = model.steps_per_execution
 
     def make(force: bool = False) -> None:
         if force or model.train_function is None:
@@ -78,7 +84,7 @@ def many_steps(model: keras.Model, count: int) -> Iterator[None]:
         yield
     finally:
         model.steps_per_execution, model.train_function = single, None
-        model.make_train_function = one_by_one
+        del model.make_train_function  # the class has its own
 
 
 def _scanned(model: keras.Model, count: int) -> Callable[[Any, Any], Any]:
