@@ -148,6 +148,7 @@ CASES = [
     ("program_chips", ["--program", "--mapping=differential_pair(g_min=nan)"], "--mapping"),
     ("program_chips", ["--program"], "--program needs --mapping"),
     ("benchmark", [], "--suite is missing"),
+    ("benchmark", ["--suite=calls"], "expected KERAS_BACKEND=jax"),
     ("train", ["--fresh_every=2"], "--fresh_every goes with"),
     ("train", ["--width=8"], "--width belongs to"),
     ("train", ["--masks=4", "--drop_rate=0"], "--masks needs"),

@@ -75,8 +75,8 @@ def test_an_interrupt_is_passed_on_and_waited_for(tmp_path):
     code = """
 import pathlib, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-pathlib.Path(sys.argv[1]).touch()
 try:
+    pathlib.Path(sys.argv[1]).touch()
     time.sleep(100)
 except KeyboardInterrupt:
     time.sleep(0.5)

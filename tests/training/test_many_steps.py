@@ -34,7 +34,12 @@ def _model(**options):
     return model
 
 
-def test_it_is_one_on_tensorflow():
+@needs_jax
+def test_it_is_one_on_tensorflow(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(keras.config, "backend", lambda: "tensorflow")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert steps_at_once(_model(), [], 390, 1) == 1
 
 
