@@ -141,7 +141,7 @@ def study_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> Non
         axes.set_xlabel("epoch")
     for axes in rows.flat:
         # Few, since two axes share the width: the labels of 80 epochs touched.
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10), integer=True))
     lowest = min(axes.get_ylim()[0] for axes in rows[:, 1])
     for axes in rows[:, 1]:
         axes.set_ylim(max(lowest, 0), 1.01)
