@@ -140,7 +140,7 @@ def study_figure(runs: Sequence[Published], path: str | os.PathLike[str]) -> Non
     for axes in rows[-1]:
         axes.set_xlabel("epoch")
     for axes in rows.flat:
-        # Few, since two axes share the width: the labels of 80 epochs touched.
+        # Few, since two axes share the width: more labels of 80 epochs would touch.
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10), integer=True))
     lowest = min(axes.get_ylim()[0] for axes in rows[:, 1])
     for axes in rows[:, 1]:
