@@ -277,11 +277,28 @@ def warn_of_chance(model: Any, images: Any, labels: Any) -> None:
     if found - guess < 0.2 * (1 - guess):
         print(
             f"WARNING: without any fault the model is right on {found:.1%} of {len(labels)} "
-            f"samples, where always the same class is on {guess:.1%}. Is the preprocessing that "
-            "of the training? See the line above, and --normalize. (Or the labels have another "
-            "order, or the model was not trained.)",
+            f"samples, where always the same class is on {guess:.1%}. {_why_no_better(model)}",
             file=sys.stderr,
         )
+
+
+def _why_no_better(model: Any) -> str:
+    """Returns what may be behind a model that is no better than a guess, the likeliest first."""
+    from keras_rram.layers.network import faulty_layers
+    from keras_rram.repair.batch_norm import normalizations
+
+    other = (
+        "s the preprocessing that of the training? See the line above, and --normalize. (Or the "
+        "labels have another order, or the model was not trained.)"
+    )
+    dropped = max((float(layer.drop_rate) for layer in faulty_layers(model).values()), default=0)
+    if not dropped or not normalizations(model, required=False):
+        return f"I{other}"
+    return (
+        f"It was trained with {dropped:.0%} of its weights dropped: statistics of batch "
+        "normalization are those of such weights and may not fit where none is faulty, which says "
+        f"nothing about its chips (docs/robust_training.md). If its chips are no better: i{other}"
+    )
 
 
 def image_count(dataset: Any) -> int | None:

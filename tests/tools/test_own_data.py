@@ -118,6 +118,25 @@ def test_the_wrong_preprocessing_is_a_loud_warning_that_names_it(foreign, tmp_pa
     assert held["fault_free"] == pytest.approx(right / 100)
 
 
+@pytest.mark.parametrize("rate, normalization", [(0.3, True), (0.3, False), (0.0, True)])
+def test_drops_are_named_where_statistics_may_be_those_of_masked_weights(
+    rate, normalization, capsys
+):
+    layers = [keras.Input((4,)), keras.layers.Dense(8)]
+    layers += [keras.layers.BatchNormalization()] if normalization else []
+    model = to_drop_connect(keras.Sequential([*layers, keras.layers.Dense(10)]), rate)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(100, 4)).astype("float32"), np.arange(100) % 10
+    load_tool("evaluate").inputs.warn_of_chance(model, images, labels)
+    printed = capsys.readouterr().err
+    named = "trained with 30% of its weights dropped"
+    assert printed.startswith("WARNING: ") and "where always the same class is on 10.0%" in printed
+    assert (named in printed) is (rate > 0 and normalization)
+    preprocessing = "is the preprocessing that of the training?"
+    assert preprocessing in printed.lower() and "--normalize" in printed
+
+
 @pytest.mark.slow
 def test_tokens_go_in_as_integers(tmp_path, capsys):
     """Sentences whose class is the token they have most: no image anywhere."""
