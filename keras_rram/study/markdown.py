@@ -17,7 +17,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def percent(share: float | None) -> str:
     """Returns a share in percent, "-" for None."""
-    return "-" if share is None else f"{100 * share:.2f}"
+    return "-" if share is None else f"{100 * share:z.2f}"
 
 
 def with_range(low: float, mean: float, high: float) -> str:
