@@ -27,7 +27,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def percent(value: float | None, digits: int = 2) -> str:
     """Returns a share as a number of percent, "-" for None."""
-    return "-" if value is None else f"{100 * value:.{digits}f}"
+    return "-" if value is None else f"{100 * value:z.{digits}f}"
 
 
 def value(number: float | None, is_counted: bool = True) -> str:

@@ -1,10 +1,12 @@
 import re
 
 import numpy as np
+import pytest
 
 from keras_rram.evaluation.chip_result import ChipResult
 from keras_rram.evaluation.comparison import paired_difference, variance_split
 from keras_rram.evaluation.results import PopulationResult
+from keras_rram.study import markdown
 from tools import report, tables
 
 IMAGES = 200
@@ -49,6 +51,12 @@ def test_rows_keep_their_types_and_columns_are_aligned_to_the_right():
     assert numbers.to_csv(index=False) == "bits,mean\n4,0.5\n,1.0\n"
     cells = report.in_percent(numbers, ["mean"])
     assert cells.to_numpy().tolist() == [[4, "50.00"], ["-", "100.00"]]
+
+
+@pytest.mark.parametrize("percent", [report.percent, markdown.percent])
+def test_a_difference_that_rounds_to_nothing_has_no_sign(percent):
+    found = [percent(share) for share in (-2e-6, 0.0, -0.0001, None)]
+    assert found == ["0.00", "0.00", "-0.01", "-"]
 
 
 def test_a_population_is_in_percent_and_names_its_access_tier():
