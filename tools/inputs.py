@@ -287,17 +287,17 @@ def _why_no_better(model: Any) -> str:
     from keras_rram.layers.network import faulty_layers
     from keras_rram.repair.batch_norm import normalizations
 
-    other = (
-        "s the preprocessing that of the training? See the line above, and --normalize. (Or the "
+    preprocessing = (
+        "Is the preprocessing that of the training? See the line above, and --normalize. (Or the "
         "labels have another order, or the model was not trained.)"
     )
     dropped = max((float(layer.drop_rate) for layer in faulty_layers(model).values()), default=0)
     if not dropped or not normalizations(model, required=False):
-        return f"I{other}"
+        return preprocessing
     return (
         f"It was trained with {dropped:.0%} of its weights dropped: statistics of batch "
         "normalization are those of such weights and may not fit where none is faulty, which says "
-        f"nothing about its chips (docs/robust_training.md). If its chips are no better: i{other}"
+        f"nothing about its chips (docs/robust_training.md). If they do no better: {preprocessing}"
     )
 
 
