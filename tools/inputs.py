@@ -295,9 +295,9 @@ def _why_no_better(model: Any) -> str:
     if not dropped or not normalizations(model, required=False):
         return preprocessing
     return (
-        f"It was trained with {dropped:.0%} of its weights dropped: statistics of batch "
-        "normalization are those of such weights and may not fit where none is faulty, which says "
-        f"nothing about its chips (docs/robust_training.md). If they do no better: {preprocessing}"
+        f"In training it drops up to {dropped:.0%} of a layer's weights: statistics of batch "
+        "normalization gathered so may not fit where no weight is faulty, which says nothing "
+        f"about its chips (docs/robust_training.md). If they do no better: {preprocessing}"
     )
 
 

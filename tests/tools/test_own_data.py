@@ -130,7 +130,7 @@ def test_drops_are_named_where_statistics_may_be_those_of_masked_weights(
     images, labels = rng.normal(size=(100, 4)).astype("float32"), np.arange(100) % 10
     load_tool("evaluate").inputs.warn_of_chance(model, images, labels)
     printed = capsys.readouterr().err
-    named = "trained with 30% of its weights dropped"
+    named = "In training it drops up to 30% of a layer's weights"
     assert printed.startswith("WARNING: ") and "where always the same class is on 10.0%" in printed
     assert (named in printed) is (rate > 0 and normalization)
     assert "Is the preprocessing that of the training?" in printed and "--normalize" in printed
