@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_rram.files import written_whole
 from keras_rram.plots.figure import COLOURS
-from keras_rram.study.judgement import Verdict, has_faults
+from keras_rram.study.bottlenecks import ALL_PANELS, PAIRS
+from keras_rram.study.judgement import Verdict, has_faults, row
 from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.published import Published
 
@@ -111,6 +112,75 @@ def _verdict(axes: Any, at: float, colour: str, verdict: Verdict) -> float:
     axes.plot(middle, at, _VERDICTS[verdict.verdict], color=colour, markersize=3.5,
               markerfacecolor=face, markeredgewidth=0.7)  # fmt: skip
     return float(middle)
+
+
+@matplotlib.rc_context(_STYLE)
+def equal_cost_figure(
+    runs: Sequence[Published],
+    judged: Sequence[tuple[Verdict, Verdict]],
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws the networks of equal cost over the fault rate: tier A left, tier B right.
+
+    Above the mean accuracy of the chips of both, below their difference; with 95% intervals.
+
+    Args:
+        runs: finished runs, among them those that were judged.
+        judged: verdicts about equal cost, in tier A and in tier B, of one network, protocol and
+            scale; those of one method have one colour.
+        path: of the files to write, without a suffix.
+    """
+    methods = list(dict.fromkeys(pair[0].kind[3] for pair in judged))
+    figure = Figure(figsize=(_WIDTH, 3.5), layout="constrained")
+    cells = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 2))
+    for tier, population in enumerate(("chips", "chips_repaired")):
+        means, differences = cells[:, tier]
+        means.set_title(("tier A: chips as they are", "tier B: recalibrated")[tier])
+        differences.axhline(0, color="black", linewidth=0.8)
+        for number, method in enumerate(methods):
+            verdicts = [pair[tier] for pair in judged if pair[tier].kind[3] == method]
+            rates = np.array([100 * ALL_PANELS[one.finding.panel].fault_rate for one in verdicts])
+            at = rates + 1.2 * (number - (len(methods) - 1) / 2)
+            for side, line in enumerate(("-", "--")):
+                rows = [
+                    np.mean(
+                        [
+                            row(run, population)
+                            for run in runs
+                            if run.kind == one.kind
+                            and run.record["seed"] in one.seeds
+                            and run.panel.name == (one.finding.panel, one.finding.other)[side]
+                        ],
+                        axis=0,
+                    )
+                    for one in verdicts
+                ]
+                _ranges(means, at, np.array(rows), number, line, "os"[side])
+            found = [(one.interval.low, one.interval.estimate, one.interval.high)
+                     for one in verdicts]  # fmt: skip
+            _ranges(differences, at, 100 * np.array(found), number, "", "D")
+        differences.set_xlabel("weights at zero (%)")
+        ticks = sorted(100 * ALL_PANELS[name].fault_rate for name in PAIRS)
+        differences.set_xticks(ticks)
+        differences.set_xlim(ticks[0] - 4, ticks[-1] + 4)
+    cells[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    cells[0, 0].set_ylabel("accuracy, mean of chips")
+    cells[1, 0].set_ylabel("difference (points)")
+    for number, method in enumerate(methods):
+        cells[0, 0].plot([], [], color=COLOURS[number], label=METHODS[method].title)
+    for label, line, marker in (("basic blocks", "--", "s"), ("linear bottlenecks", "-", "o")):
+        cells[0, 0].plot([], [], line, marker=marker, color="black", markersize=3, label=label)
+    figure.legend(loc="outside lower center", ncols=2)
+    _save(figure, path)
+
+
+def _ranges(
+    axes: Any, at: np.ndarray, found: np.ndarray, number: int, line: str, marker: str
+) -> None:
+    """Draws means, shape (points, 3) of lower bound, mean and upper bound, as a curve."""
+    low, mean, high = found.T
+    axes.errorbar(at, mean, (mean - low, high - mean), color=COLOURS[number], marker=marker,
+                  linestyle=line or "none", markersize=3, capsize=1.5, elinewidth=0.8)  # fmt: skip
 
 
 @matplotlib.rc_context(_STYLE)

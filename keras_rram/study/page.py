@@ -7,8 +7,13 @@ from collections.abc import Sequence
 
 from keras_rram.files import written_whole
 from keras_rram.study.appendix import appendix, full_table
-from keras_rram.study.bottlenecks import MATCHED
-from keras_rram.study.figures import collapse_figure, overview_figure, study_figure
+from keras_rram.study.bottlenecks import MATCHED, PAIRS
+from keras_rram.study.figures import (
+    collapse_figure,
+    equal_cost_figure,
+    overview_figure,
+    study_figure,
+)
 from keras_rram.study.judgement import gains, judge, row
 from keras_rram.study.markdown import kind_name, of, percent, table, with_range
 from keras_rram.study.methods import METHODS
@@ -102,6 +107,8 @@ def _page(
         chosen = [run for run in runs if run.panel.name in panels]
         if chosen:
             lines += ["", f"## {title}: {what}", "", *_experiment(chosen, judged)]
+            if panels == tuple(MATCHED):
+                lines += _equal_cost(runs, judged, folder)
     lines += _gains(runs)
     lines += _collapse(runs, folder)
     return "\n".join(lines) + "\n"
@@ -127,6 +134,18 @@ def _experiment(runs: Sequence[Published], judged: Judged) -> list[str]:
         rows.append([panel, epochs, run.panel.reported, *tiers, "; ".join(verdicts) or "-"])
     titles = ["panel", "epochs", "study", "ours, tier A", "ours, tier B", "verdict (A / B)"]
     return table(titles, rows)
+
+
+def _equal_cost(runs: Sequence[Published], judged: Judged, folder: pathlib.Path) -> list[str]:
+    """Draws the comparisons at equal cost, and returns the images."""
+    pairs = [pair for pair in judged if pair[0].finding.panel in PAIRS]
+    lines = []
+    for alike in dict.fromkeys(pair[0].kind[:3] for pair in pairs):
+        name = f"tolerance_at_equal_cost-{'-'.join(alike)}"
+        chosen = [pair for pair in pairs if pair[0].kind[:3] == alike]
+        equal_cost_figure(runs, chosen, folder / name)
+        lines += [_image("Basic blocks and linear bottlenecks of equal cost", name), ""]
+    return lines
 
 
 def _gains(runs: Sequence[Published]) -> list[str]:

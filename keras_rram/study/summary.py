@@ -1,12 +1,13 @@
 """What was found, in ten sentences that follow from the verdicts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from keras_rram.study.findings import Finding
 from keras_rram.study.judgement import NOT_COMPARABLE, OPEN, Verdict, has_faults
 from keras_rram.study.markdown import kind_name
+from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.panels import PANELS
 from keras_rram.study.published import Published
 from keras_rram.study.run import POPULATIONS
@@ -75,13 +76,24 @@ def longest_trained(runs: Sequence[Published], judged: Judged) -> Judged:
 
 
 def _said(judged: Judged, *panels: str) -> str:
-    """Returns what became of the findings about some panels."""
-    parts = []
+    """Returns what became of the findings about some panels; those of one claim in one breath."""
+    claims: dict[str, dict[str, list[str]]] = {}
     for finding in dict.fromkeys(tier_a.finding for tier_a, _ in judged):
         if any(_is_about(finding, panel) for panel in panels):
             rows = [pair for pair in judged if pair[0].finding == finding]
-            parts.append(f"{_plain(finding)} is {_tiers(rows)}")
+            claim, _, where = finding.statement.removesuffix(")").partition(" (")
+            claims.setdefault(claim, {}).setdefault(_tiers(rows), []).append(where)
+    parts = [_claimed(claim, found) for claim, found in claims.items()]
     return "; ".join(parts) or "no two runs allow a judgement yet"
+
+
+def _claimed(claim: str, found: Mapping[str, Sequence[str]]) -> str:
+    """Returns a claim and its verdicts, each with the panels or networks that it holds for."""
+    places = [place for places in found.values() for place in places]
+    if len(places) == 1:
+        return f"*{claim} ({places[0]})* is {next(iter(found))}"
+    said = [f"{verdict} ({'; '.join(where)})" for verdict, where in found.items()]
+    return f"*{claim}* is {', '.join(said)}"
 
 
 def _is_about(finding: Finding, panel: str) -> bool:
@@ -90,22 +102,30 @@ def _is_about(finding: Finding, panel: str) -> bool:
     return finding.panel == panel or (panel.endswith("-") and finding.panel.startswith(panel))
 
 
-def _plain(finding: Finding) -> str:
-    return f"*{finding.statement}*"
-
-
 def _tiers(rows: Judged) -> str:
     """Returns "confirmed in tier A and refuted in tier B", by network where they differ."""
     said = [_in_tiers(*pair) for pair in rows]
     if len(set(said)) == 1:
         return said[0]
+    kinds = [verdict.kind for verdict, _ in rows]
     parts = []
-    for (verdict, _), tiers in zip(rows, said, strict=True):
-        kind = verdict.kind
-        is_enough = sum(other.kind[0] == kind[0] for other, _ in rows) == 1
-        network = f"the {kind[0]} network" if is_enough else kind_name(kind)
-        parts.append(f"{tiers} for {network}")
+    for kind, tiers in zip(kinds, said, strict=True):
+        of_network = [other for other in kinds if other[0] == kind[0]]
+        if len({other[:3] for other in of_network}) > 1:
+            name = f"for {kind_name(kind)}"
+        elif len(of_network) > 1:
+            name = f"trained {_trained(kind[3])}"
+            if len(of_network) < len(kinds):
+                name += f" for the {kind[0]} network"
+        else:
+            name = f"for the {kind[0]} network"
+        parts.append(f"{tiers} {name}")
     return ", ".join(parts)
+
+
+def _trained(method: str) -> str:
+    title = METHODS[method].title
+    return title if method == STUDY else f"with {title}"
 
 
 def _in_tiers(tier_a: Verdict, tier_b: Verdict) -> str:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from keras_rram.evaluation.statistics.two_way import crossed_interval, two_way_interval
-from keras_rram.study import judge
+from keras_rram.study import figures, judge
 from keras_rram.study.answers import Answers
 from keras_rram.study.figures import overview_figure
 from keras_rram.study.judgement import gains
@@ -228,6 +228,67 @@ def test_networks_of_equal_cost_are_compared_in_each_method_by_itself(tmp_path):
     assert "at equal cost (bottlenecks-20 against all)* is confirmed in both tiers" in said[8]
     overview_figure(both, tmp_path / "overview")
     assert (tmp_path / "overview.svg").read_text().count(">eight masks a batch<") == 1
+
+
+def at_equal_cost(accuracies):
+    """Runs of both networks at each rate, as the study trains and with eight masks a batch."""
+    runs = []
+    for (panel, method), mean in accuracies.items():
+        right = np.arange(2_000) < np.full((50, 1), 2_000 * mean)
+        run = published(panel, right)
+        run.record["method"] = method
+        run.record["populations"]["chips"]["chips"] = 50
+        runs.append(run)
+    judged = judge(runs)
+    return runs, list(zip(judged, judged, strict=True))
+
+
+def test_networks_of_equal_cost_are_drawn_at_their_rates(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    runs, judged = at_equal_cost(
+        {
+            ("basic-10", "study"): 0.75,
+            ("bottlenecks-10", "study"): 0.7,
+            ("basic-30", "study"): 0.6,
+            ("bottlenecks-30", "study"): 0.4,
+            ("basic-10", "masks"): 0.8,
+            ("bottlenecks-10", "masks"): 0.81,
+        }
+    )
+    figures.equal_cost_figure(runs, judged, tmp_path / "figure")
+    (figure,) = drawn
+    means, _, differences, _ = figure.axes
+    curves = [tuple(bar.lines[0].get_ydata()) for bar in means.containers]
+    assert curves == [(0.7, 0.4), (0.75, 0.6), (0.81,), (0.8,)]
+    points = [bar.lines[0] for bar in differences.containers]
+    assert [tuple(one.get_ydata()) for one in points] == [
+        pytest.approx((-5, -20)),
+        pytest.approx((1,)),
+    ]
+    assert np.rint(points[0].get_xdata() / 10).tolist() == [1, 3]
+    assert len({one.get_color() for one in points}) == 2
+
+
+def test_one_claim_is_said_once_with_the_places_of_each_verdict():
+    runs, judged = at_equal_cost(
+        {
+            ("basic-10", "study"): 0.5,
+            ("bottlenecks-10", "study"): 0.1,
+            ("basic-10", "masks"): 0.5,
+            ("bottlenecks-10", "masks"): 0.9,
+            ("basic-30", "study"): 0.5,
+            ("bottlenecks-30", "study"): 0.1,
+            ("basic-30", "masks"): 0.5,
+            ("bottlenecks-30", "masks"): 0.1,
+        }
+    )
+    said = summary(runs, judged, [])[8]
+    assert said.endswith(
+        "*Bottlenecks tolerate more at equal cost* is refuted in both tiers trained as the study "
+        "trains, confirmed in both tiers trained with eight masks a batch (bottlenecks-10 against "
+        "basic-10), refuted in both tiers (bottlenecks-30 against basic-30)."
+    )
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
