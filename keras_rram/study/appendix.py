@@ -80,12 +80,11 @@ def _results(runs: Sequence[Published]) -> str:
             found = run.record["populations"][name]
             good = found["threshold"]
             share = found[f"yield_{good:g}"]
-            seed = f", seed {run.record['seed']}" if run.record["seed"] else ""
             rows.append(
                 [
                     run.panel.name,
                     run.panel.title + _width(run),
-                    kind_name(run.kind) + seed,
+                    kind_name(run.kind, run.record["seed"]),
                     run.panel.reported if tier == "A" else "",
                     tier,
                     percent(found["fault_free"]),
@@ -149,7 +148,7 @@ def _sources(splits: Sequence[Split]) -> str:
 
 def _fluctuation(runs: Sequence[Published]) -> str:
     rows = [
-        [run.panel.name, kind_name(run.kind)]
+        [run.panel.name, kind_name(run.kind, run.record["seed"])]
         + [percent(run.record["fluctuation"][name]) for name in ("epoch", "chip", "epoch:chip")]
         for run in runs
         if run.record["fluctuation"]

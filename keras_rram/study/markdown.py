@@ -30,7 +30,8 @@ def of(interval: Interval) -> str:
     return with_range(interval.low, interval.estimate, interval.high)
 
 
-def kind_name(kind: tuple[str, str, str, str]) -> str:
-    """Returns network, protocol, scale and, unless it is the study's, the method."""
+def kind_name(kind: tuple[str, str, str, str], seed: int = 0) -> str:
+    """Returns network, protocol, scale and, unless they are the study's and 0, method and seed."""
     *names, method = kind
-    return ", ".join(names if method == STUDY else [*names, METHODS[method].title])
+    names += [METHODS[method].title] if method != STUDY else []
+    return ", ".join(names + ([f"seed {seed}"] if seed else []))

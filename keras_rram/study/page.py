@@ -128,8 +128,8 @@ def _experiment(runs: Sequence[Published], judged: Judged) -> list[str]:
             and pair[0].kind == run.kind
             and run.record["seed"] in pair[0].seeds
         ]
-        seed = f", seed {run.record['seed']}" if run.record["seed"] else ""
-        panel = f"**{run.panel.name}** {run.panel.title}<br>{kind_name(run.kind)}{seed}"
+        name = kind_name(run.kind, run.record["seed"])
+        panel = f"**{run.panel.name}** {run.panel.title}<br>{name}"
         epochs = f"{run.record['epochs']}"
         rows.append([panel, epochs, run.panel.reported, *tiers, "; ".join(verdicts) or "-"])
     titles = ["panel", "epochs", "study", "ours, tier A", "ours, tier B", "verdict (A / B)"]
@@ -154,7 +154,8 @@ def _gains(runs: Sequence[Published]) -> list[str]:
         means = [of_run.record["populations"]["chips"] for of_run in (gain.study, gain.run)]
         rows.append(
             [
-                f"**{gain.run.panel.name}** {gain.run.panel.title}<br>{kind_name(gain.study.kind)}",
+                f"**{gain.run.panel.name}** {gain.run.panel.title}<br>"
+                f"{kind_name(gain.study.kind, gain.run.record['seed'])}",
                 METHODS[gain.run.record["method"]].title,
                 str(gain.run.record["epochs"]),
                 *(with_range(*row(of_run, "chips")) for of_run in (gain.study, gain.run)),
