@@ -142,23 +142,11 @@ def equal_cost_figure(
             rates = np.array([100 * ALL_PANELS[one.finding.panel].fault_rate for one in verdicts])
             at = rates + 1.2 * (number - (len(methods) - 1) / 2)
             for side, line in enumerate(("-", "--")):
-                rows = [
-                    np.mean(
-                        [
-                            row(run, population)
-                            for run in runs
-                            if run.kind == one.kind
-                            and run.record["seed"] in one.seeds
-                            and run.panel.name == (one.finding.panel, one.finding.other)[side]
-                        ],
-                        axis=0,
-                    )
-                    for one in verdicts
-                ]
+                rows = [_row(runs, one, side, population) for one in verdicts]
                 _ranges(means, at, np.array(rows), number, line, "os"[side])
             found = [(one.interval.low, one.interval.estimate, one.interval.high)
                      for one in verdicts]  # fmt: skip
-            _ranges(differences, at, 100 * np.array(found), number, "", "D")
+            _ranges(differences, at, 100 * np.array(found), number, "none", "D")
         differences.set_xlabel("weights at zero (%)")
         ticks = sorted(100 * ALL_PANELS[name].fault_rate for name in PAIRS)
         differences.set_xticks(ticks)
@@ -174,13 +162,21 @@ def equal_cost_figure(
     _save(figure, path)
 
 
+def _row(runs: Sequence[Published], judged: Verdict, side: int, population: str) -> np.ndarray:
+    """Returns lower bound, mean and upper bound of one of the two panels, averaged over seeds."""
+    panel = (judged.finding.panel, judged.finding.other)[side]
+    behind = [run for run in runs if run.kind == judged.kind and run.panel.name == panel]
+    found = [row(run, population) for run in behind if run.record["seed"] in judged.seeds]
+    return np.mean(found, axis=0)
+
+
 def _ranges(
     axes: Any, at: np.ndarray, found: np.ndarray, number: int, line: str, marker: str
 ) -> None:
     """Draws means, shape (points, 3) of lower bound, mean and upper bound, as a curve."""
     low, mean, high = found.T
     axes.errorbar(at, mean, (mean - low, high - mean), color=COLOURS[number], marker=marker,
-                  linestyle=line or "none", markersize=3, capsize=1.5, elinewidth=0.8)  # fmt: skip
+                  linestyle=line, markersize=3, capsize=1.5, elinewidth=0.8)  # fmt: skip
 
 
 @matplotlib.rc_context(_STYLE)
