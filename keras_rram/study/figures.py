@@ -49,6 +49,7 @@ ARMS = {
 """The populations of the 2 x 2, for a run of the protocol `published`."""
 
 _VERDICTS = {"confirmed": "o", "refuted": "X", "open": "D", "not comparable": "|"}
+_TIERS = ("tier A: chips as they are", "tier B: recalibrated")
 _DECIDED = ("confirmed", "refuted")
 _PROTOCOLS = {"text": "-", "published": (0, (1.5, 1))}
 
@@ -84,7 +85,7 @@ def overview_figure(
                 edge, side = (0.01, "left") if points > 0 else (0.99, "right")
                 axes.text(edge, at, METHODS[verdict.kind[3]].title, fontsize=5, ha=side,
                           va="center", transform=axes.get_yaxis_transform())  # fmt: skip
-    for tier, name in enumerate(("tier A: chips as they are", "tier B: recalibrated")):
+    for tier, name in enumerate(_TIERS):
         axes.plot([], [], color=COLOURS[tier], label=name)
     axes.plot([], [], color="black", linestyle=_PROTOCOLS["published"], label="protocol published")
     for verdict_name, marker in _VERDICTS.items():
@@ -135,7 +136,7 @@ def equal_cost_figure(
     cells = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 2))
     for tier, population in enumerate(("chips", "chips_repaired")):
         means, differences = cells[:, tier]
-        means.set_title(("tier A: chips as they are", "tier B: recalibrated")[tier])
+        means.set_title(_TIERS[tier])
         differences.axhline(0, color="black", linewidth=0.8)
         for number, method in enumerate(methods):
             verdicts = [pair[tier] for pair in judged if pair[tier].kind[3] == method]

@@ -107,7 +107,7 @@ def _page(
         chosen = [run for run in runs if run.panel.name in panels]
         if chosen:
             lines += ["", f"## {title}: {what}", "", *_experiment(chosen, judged)]
-            if panels == tuple(MATCHED):
+            if set(PAIRS) <= set(panels):
                 lines += _equal_cost(runs, judged, folder)
     lines += _gains(runs)
     lines += _collapse(runs, folder)

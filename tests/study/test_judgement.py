@@ -256,9 +256,12 @@ def test_networks_of_equal_cost_are_drawn_at_their_rates(tmp_path, monkeypatch):
             ("bottlenecks-10", "masks"): 0.81,
         }
     )
+    _, recalibrated = at_equal_cost({("basic-10", "study"): 0.8, ("bottlenecks-10", "study"): 0.82})
+    judged = [(judged[0][0], recalibrated[0][1]), *judged[1:]]
     figures.equal_cost_figure(runs, judged, tmp_path / "figure")
     (figure,) = drawn
-    means, _, differences, _ = figure.axes
+    means, _, differences, in_tier_b = figure.axes
+    assert in_tier_b.containers[0].lines[0].get_ydata() == pytest.approx((2, -20))
     curves = [tuple(bar.lines[0].get_ydata()) for bar in means.containers]
     assert curves == [(0.7, 0.4), (0.75, 0.6), (0.81,), (0.8,)]
     points = [bar.lines[0] for bar in differences.containers]
