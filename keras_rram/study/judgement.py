@@ -45,9 +45,7 @@ class Verdict:
 def judge(
     runs: Sequence[Published], population: str = "chips", confidence: float = 0.95
 ) -> list[Verdict]:
-    """Judges every finding by all runs that allow it.
-
-    Runs that are not trained as the study trains judge what is about any method alone.
+    """Judges every finding by all runs that allow it, each way of training for itself.
 
     A finding about an accuracy as such is judged by each network's longest training alone. Where
     that is shorter than the study's, an accuracy that is not reached leaves the finding open.
@@ -70,8 +68,6 @@ def judge(
     kinds = dict.fromkeys(run.kind for run in runs)
     for finding in FINDINGS:
         for kind in kinds:
-            if kind[3] != STUDY and not finding.any_method:
-                continue
             mine, others = (_by_seed(runs, kind, name) for name in (finding.panel, finding.other))
             seeds = tuple(sorted(set(mine) & set(others) if finding.other else mine))
             if not seeds or (finding.other is None and _is_longer_elsewhere(mine, runs)):
@@ -123,11 +119,12 @@ def gains(runs: Sequence[Published]) -> list[Gain]:
 
 
 def _is_longer_elsewhere(mine: dict[int, Published], runs: Sequence[Published]) -> bool:
-    """Returns whether other runs of the same panel, network and protocol had more epochs."""
+    """Returns whether runs of the same panel, network, protocol and method had more epochs."""
     one = next(iter(mine.values()))
     return any(
         run.panel == one.panel
         and run.kind[:2] == one.kind[:2]
+        and run.kind[3] == one.kind[3]
         and run.record["epochs"] > one.record["epochs"]
         for run in runs
     )

@@ -16,7 +16,7 @@ from keras_rram.study.figures import (
 )
 from keras_rram.study.judgement import gains, judge, row
 from keras_rram.study.markdown import kind_name, of, percent, table, with_range
-from keras_rram.study.methods import METHODS
+from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.panels import GROUPS
 from keras_rram.study.published import FILES, Published, read
 from keras_rram.study.run import POPULATIONS
@@ -109,7 +109,7 @@ def _page(
             lines += ["", f"## {title}: {what}", "", *_experiment(chosen, judged)]
             if set(PAIRS) <= set(panels):
                 lines += _equal_cost(runs, judged, folder)
-    lines += _gains(runs)
+    lines += _gains(runs) + _trained_otherwise(judged)
     lines += _collapse(runs, folder)
     return "\n".join(lines) + "\n"
 
@@ -174,6 +174,33 @@ def _gains(runs: Sequence[Published]) -> list[str]:
         "",
         *table([*titles, "difference", "fault-free, from to"], rows),
     ]
+
+
+def _trained_otherwise(judged: Judged) -> list[str]:
+    """Returns the study's findings, judged by other training beside its own, in tier A."""
+    as_they_are = {(verdict.finding, verdict.kind): verdict for verdict, _ in judged}
+    rows = []
+    for (finding, kind), verdict in as_they_are.items():
+        study = as_they_are.get((finding, (*kind[:3], STUDY)))
+        if kind[3] != STUDY and study and not finding.any_method:
+            cells = [finding.statement, METHODS[kind[3]].title]
+            for one in (study, verdict):
+                seeds = ", ".join(map(str, one.seeds))
+                cells.append(f"{of(one.interval)}, {one.verdict}; {_many(one.seeds)} {seeds}")
+            rows.append(cells)
+    if not rows:
+        return []
+    return [
+        "",
+        "**What is left of the study's findings, trained so.** Means in percent, differences in "
+        "points, in tier A, on the same chips and images:",
+        "",
+        *table(["finding", "trained otherwise", "as the study trains", "otherwise"], rows),
+    ]
+
+
+def _many(seeds: Sequence[int]) -> str:
+    return "seed" if len(seeds) == 1 else "seeds"
 
 
 def _collapse(runs: Sequence[Published], folder: pathlib.Path) -> list[str]:

@@ -63,11 +63,17 @@ def _bounded(runs: Sequence[Published]) -> str:
 
 
 def longest_trained(runs: Sequence[Published], judged: Judged) -> Judged:
-    """Returns each finding's verdicts, of several lengths of training those of the longest."""
+    """Returns the verdicts that lead the page.
+
+    Those of the study's training, unless a finding is about any; of several lengths of training
+    those of the longest.
+    """
     epochs = {(run.panel.name, run.kind): run.record["epochs"] for run in runs}
     found: dict[tuple[Finding, str, str, str], tuple[int, tuple[Verdict, Verdict]]] = {}
     for pair in judged:
         network, protocol, _, method = pair[0].kind
+        if method != STUDY and not pair[0].finding.any_method:
+            continue
         length = epochs[pair[0].finding.panel, pair[0].kind]
         key = (pair[0].finding, network, protocol, method)
         if key not in found or length > found[key][0]:

@@ -7,48 +7,12 @@ import pytest
 from scipy import stats
 
 from keras_rram.evaluation.statistics.two_way import crossed_interval, two_way_interval
-from keras_rram.study import figures, judge
-from keras_rram.study.answers import Answers
-from keras_rram.study.figures import overview_figure
+from keras_rram.study import judge
 from keras_rram.study.judgement import gains
-from keras_rram.study.published import Published
-from keras_rram.study.run import POPULATIONS
 from keras_rram.study.sources import SOURCES, split_by_source
 from keras_rram.study.summary import summary
 from keras_rram.training.recipes import RECIPES
-
-
-def answers(rng, mean, chips=50, images=2_000, sd=0.002):
-    """Right answers of chips to images that are hard or easy for all of them."""
-    limit = stats.norm.ppf(np.clip(mean + sd * rng.standard_normal((chips, 1)), 0, 0.9999))
-    hard = np.random.default_rng(5).standard_normal((1, images))
-    return 0.8**0.5 * hard + 0.2**0.5 * rng.standard_normal((chips, images)) <= limit
-
-
-def published(panel, right, seed=0, epochs=20, keep=True, images=None, row=None):
-    right = np.asarray(right)
-    mean = float(right.mean())
-    low, high = row or (None, None)
-    if row is None and len(right) > 1:
-        found = two_way_interval(right)
-        low, high = found.low, found.high
-    record = {
-        "name": panel,
-        "panel": panel,
-        "network": "strided",
-        "protocol": "text",
-        "scale": "short",
-        "method": "study",
-        "seed": seed,
-        "test_images": right.shape[1],
-        "train_images": 60_000,
-        "epochs": epochs,
-        "setup": {"recipe": dataclasses.asdict(RECIPES["mnist_short"])},
-        "populations": {"chips": {"mean": mean, "low": low, "high": high}},
-    }
-    images = np.arange(right.shape[1]) if images is None else images
-    kept = Answers({"chips": images}, {"chips": right}) if keep else None
-    return Published(record, {}, {"chips": right.mean(1)}, kept)
+from tests.study.published import answers, published
 
 
 def test_a_difference_of_four_images_is_open_though_chips_agree():
@@ -166,149 +130,6 @@ def test_a_bound_from_above(mean, verdict):
     assert found.verdict == verdict
 
 
-def test_the_sentences_say_what_was_judged():
-    rng = np.random.default_rng(10)
-    runs = [published("3C", answers(rng, 0.9)), published("3B", answers(rng, 0.97))]
-    runs += [published("2C", answers(rng, 0.9)), published("2B", answers(rng, 0.9), epochs=5)]
-    for run in runs:
-        run.record["populations"]["chips"]["chips"] = 50
-    judged = list(zip(judge(runs), judge(runs, "chips_repaired"), strict=True))
-    said = summary(runs, judged, [])
-    assert len(said) == 10
-    assert "*Seven do worse than six (3C against 3B)* is confirmed in both tiers" in said[3]
-    assert "(2C against 2B)* is not comparable in both tiers" in said[2]
-    assert said[9].startswith("1 of 2 comparisons are of unequal training")
-
-
-def test_the_sentences_speak_of_the_longest_training():
-    rng = np.random.default_rng(12)
-    runs = []
-    for scale, epochs, mean in (("short", 20, 0.9), ("brief", 8, 0.97)):  # seven is not worse
-        runs += [published("3C", answers(rng, mean), epochs=epochs)]
-        runs += [published("3B", answers(rng, 0.95), epochs=epochs)]
-        for run in runs[-2:]:
-            run.record["scale"] = scale
-            run.record["populations"]["chips"]["chips"] = 50
-    judged = judge(runs)
-    assert [one.verdict for one in judged] == ["confirmed", "refuted"]
-    for order in (judged, judged[::-1]):
-        said = summary(runs, list(zip(order, order, strict=True)), [])
-        assert said[3].endswith("(3C against 3B)* is confirmed in both tiers.")
-
-
-def test_without_faults_no_sentence_speaks_of_tiers():
-    run = published("2A", answers(np.random.default_rng(13), 0.99))
-    run.record["populations"]["chips"]["chips"] = 1
-    judged = judge([run])
-    said = summary([run], list(zip(judged, judged, strict=True)), [])
-    assert said[1].endswith("(2A)* is confirmed.")
-
-
-def test_networks_of_equal_cost_are_compared_in_each_method_by_itself(tmp_path):
-    """The study's own findings are judged by its training alone, this one by any."""
-    rng = np.random.default_rng(11)
-    means = {"all": 0.9, "4D": 0.95}
-    runs = []
-    for method, bottlenecks in (("study", 0.95), ("masks", 0.85)):
-        for panel, mean in (means | {"bottlenecks-20": bottlenecks}).items():
-            run = published(panel, answers(rng, mean))
-            run.record["method"] = method
-            run.record["populations"]["chips"]["chips"] = 50
-            runs.append(run)
-    judged = judge(runs)
-    found = [(one.finding.panel, one.kind[3], one.verdict) for one in judged]
-    assert found == [
-        ("4D", "study", "confirmed"),
-        ("bottlenecks-20", "study", "confirmed"),
-        ("bottlenecks-20", "masks", "refuted"),
-    ]
-    both = list(zip(judged, judged, strict=True))
-    said = summary(runs, both, [])
-    assert said[0].startswith("4 trainings of 2 of 24 panels, and 2 of networks of equal cost, st")
-    assert "at equal cost (bottlenecks-20 against all)* is confirmed in both tiers" in said[8]
-    overview_figure(both, tmp_path / "overview")
-    assert (tmp_path / "overview.svg").read_text().count(">eight masks a batch<") == 1
-
-
-def at_equal_cost(accuracies):
-    """Runs of both networks at each rate, as the study trains and with eight masks a batch."""
-    runs = []
-    for (panel, method), mean in accuracies.items():
-        right = np.arange(2_000) < np.full((50, 1), 2_000 * mean)
-        run = published(panel, right)
-        run.record["method"] = method
-        run.record["populations"]["chips"]["chips"] = 50
-        runs.append(run)
-    judged = judge(runs)
-    return runs, list(zip(judged, judged, strict=True))
-
-
-def test_networks_of_equal_cost_are_drawn_at_their_rates(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
-    runs, judged = at_equal_cost(
-        {
-            ("basic-10", "study"): 0.75,
-            ("bottlenecks-10", "study"): 0.7,
-            ("basic-30", "study"): 0.6,
-            ("bottlenecks-30", "study"): 0.4,
-            ("basic-10", "masks"): 0.8,
-            ("bottlenecks-10", "masks"): 0.81,
-        }
-    )
-    _, recalibrated = at_equal_cost({("basic-10", "study"): 0.8, ("bottlenecks-10", "study"): 0.82})
-    judged = [(judged[0][0], recalibrated[0][1]), *judged[1:]]
-    figures.equal_cost_figure(runs, judged, tmp_path / "figure")
-    (figure,) = drawn
-    means, _, differences, in_tier_b = figure.axes
-    assert in_tier_b.containers[0].lines[0].get_ydata() == pytest.approx((2, -20))
-    curves = [tuple(bar.lines[0].get_ydata()) for bar in means.containers]
-    assert curves == [(0.7, 0.4), (0.75, 0.6), (0.81,), (0.8,)]
-    points = [bar.lines[0] for bar in differences.containers]
-    assert [tuple(one.get_ydata()) for one in points] == [
-        pytest.approx((-5, -20)),
-        pytest.approx((1,)),
-    ]
-    assert np.rint(points[0].get_xdata() / 10).tolist() == [1, 3]
-    assert len({one.get_color() for one in points}) == 2
-
-
-def test_one_claim_is_said_once_with_the_places_of_each_verdict():
-    runs, judged = at_equal_cost(
-        {
-            ("basic-10", "study"): 0.5,
-            ("bottlenecks-10", "study"): 0.1,
-            ("basic-10", "masks"): 0.5,
-            ("bottlenecks-10", "masks"): 0.9,
-            ("basic-30", "study"): 0.5,
-            ("bottlenecks-30", "study"): 0.1,
-            ("basic-30", "masks"): 0.5,
-            ("bottlenecks-30", "masks"): 0.1,
-        }
-    )
-    said = summary(runs, judged, [])[8]
-    assert said.endswith(
-        "*Bottlenecks tolerate more at equal cost* is refuted in both tiers trained as the study "
-        "trains, confirmed in both tiers trained with eight masks a batch (bottlenecks-10 against "
-        "basic-10), refuted in both tiers (bottlenecks-30 against basic-30)."
-    )
-
-
-@pytest.mark.parametrize("is_shared", [True, False])
-def test_the_summary_says_whether_a_chip_is_bad_for_all_trainings(is_shared):
-    whole = {name: np.array([0.7]) for name in POPULATIONS}
-    runs = []
-    for seed in range(2):
-        rng = np.random.default_rng(0 if is_shared else seed)
-        run = published("S1A", np.broadcast_to(rng.random((50, 1)) < 0.8, (50, 40)), seed)
-        run.record["populations"]["chips"]["chips"] = 50
-        images, right = run.answers.images["chips"], run.answers.right["chips"]
-        both = Answers(dict.fromkeys(whole, images), dict.fromkeys(whole, right))
-        runs.append(dataclasses.replace(run, chips=whole, answers=both))
-    said = summary(runs, [], split_by_source(runs))[5]
-    assert ("bad for all trainings" if is_shared else "bad for one training") in said
-
-
 def test_training_seeds_are_a_third_sample():
     """Seeds that differ by much widen the interval beyond that of one seed."""
     rng = np.random.default_rng(7)
@@ -349,13 +170,15 @@ def test_two_factors_are_the_two_way_interval():
         crossed_interval(right, ("chip",))
 
 
-def test_other_training_is_a_gain_and_no_verdict_on_the_study():
+def test_other_training_is_a_gain_and_has_a_verdict_of_its_own():
     rng = np.random.default_rng(1)
     study = published("S1A", answers(rng, 0.5))
     other = published("S1A", answers(rng, 1.5))
     other.record["method"] = "instance"
     found = judge([study, other])
-    assert [verdict.kind[3] for verdict in found] == ["study"]
+    assert [verdict.kind[3] for verdict in found] == ["study", "instance"]
+    assert [verdict.verdict for verdict in found] == ["confirmed", "refuted"]
+    assert [judge([run])[0].interval for run in (study, other)] == [one.interval for one in found]
     (gain,) = gains([study, other])
     assert (gain.run, gain.study) == (other, study)
     differences = other.answers.right["chips"].astype(int) - study.answers.right["chips"]
@@ -372,6 +195,8 @@ def test_an_accuracy_as_such_is_judged_by_the_longest_training_alone():
     brief.record["scale"] = "brief"
     (found,) = judge([brief, longer])
     assert found.kind == longer.kind
+    longer.record["method"] = "masks"  # a way of training is no longer training
+    assert [found.kind for found in judge([brief, longer])] == [brief.kind, longer.kind]
 
 
 @pytest.mark.parametrize(
