@@ -87,3 +87,18 @@ def test_each_mean_of_a_table_is_that_of_a_run(page, records):
         )
     ]
     assert not strange
+
+
+@pytest.mark.parametrize("name", ["ranks_short", "ranks_epochs"])
+def test_ranks_are_of_the_published_trainings(name, records):
+    with open(ROOT / "docs" / "results" / "placement" / f"{name}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    means = {
+        (one["panel"], one["tier"]): float(one["mean"])
+        for one in records
+        if (one["protocol"], one["scale"], one["method"], one["seed"])
+        == ("text", "short", "study", "0")
+    }
+    for row in rows:
+        found = [float(row["chips"]), float(row["chips_repaired"])]
+        assert found == pytest.approx([means[row["panel"], tier] for tier in "AB"]), row["panel"]
