@@ -63,7 +63,7 @@ def is_of(record, found):
 
 def panels_of(row):
     """The panels that the row's first cell names, say "10% (2B)"."""
-    return re.findall(r"\(([1-4S][A-F])\)", row.split(" | ")[0])
+    return re.findall(r"\(((?:S1|[234])[A-F])\)", row.split(" | ")[0])
 
 
 @pytest.mark.parametrize("page", PAGES)
