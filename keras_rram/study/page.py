@@ -183,7 +183,7 @@ def _trained_otherwise(judged: Judged) -> list[str]:
     for (finding, kind), verdict in as_they_are.items():
         study = as_they_are.get((finding, (*kind[:3], STUDY)))
         if kind[3] != STUDY and study and not finding.any_method:
-            cells = [finding.statement, METHODS[kind[3]].title]
+            cells = [finding.statement, kind_name(kind)]
             for one in (study, verdict):
                 seeds = ", ".join(map(str, one.seeds))
                 cells.append(f"{of(one.interval)}, {one.verdict}; {_many(one.seeds)} {seeds}")
