@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.judgement import row
-from keras_rram.study.markdown import kind_name, of, percent, table, with_range
+from keras_rram.study.markdown import kind_name, of, percent, seeds_name, table, with_range
 from keras_rram.study.published import Published
 from keras_rram.study.run import TIERS
 from keras_rram.study.sources import SOURCES, Split
@@ -110,13 +110,14 @@ def _findings(judged: Judged) -> str:
         "over training seeds where there are several. *open*: the interval holds the bound, or it "
         "is not reached after fewer epochs than the study's. *not comparable*: the panels were not "
         "trained alike. *Bound*: a run from before answers were "
-        "kept; the interval is then at most the sum of the two rows' own.",
+        "kept; the interval is then at most the sum of the two rows' own. A network without batch "
+        "normalization has nothing to recalibrate: its tier B is its tier A.",
         "",
     ]
     rows = []
     for as_is, repaired in judged:
         caveat = f"; {as_is.caveat}" if as_is.caveat else ""
-        seeds = f"; seeds {', '.join(map(str, as_is.seeds))}" if as_is.seeds != (0,) else ""
+        seeds = f"; {seeds_name(as_is.seeds)}" if as_is.seeds != (0,) else ""
         cells = [as_is.finding.statement, kind_name(as_is.kind) + seeds + caveat]
         for verdict in (as_is, repaired):
             cells += [of(verdict.interval), verdict.verdict]

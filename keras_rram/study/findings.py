@@ -16,8 +16,8 @@ class Finding:
         margin: the statement says `mean(panel) - mean(other) > margin`, or, with `is_below`, `<`.
         value: accuracy in [0, 1] that the mean is compared with.
         is_below: whether the statement is that it is less.
-        any_method: whether it is about training of any kind, so that what is found leads the page
-            for each; of the others, which are the study's, what its own training gives.
+        any_method: whether the page opens with its verdicts for every way of training; else with
+            those for the study's alone.
     """
 
     statement: str

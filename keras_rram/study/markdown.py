@@ -30,6 +30,11 @@ def of(interval: Interval) -> str:
     return with_range(interval.low, interval.estimate, interval.high)
 
 
+def seeds_name(seeds: Sequence[int]) -> str:
+    """Returns "seed 0" or "seeds 0, 1, 2"."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
 def kind_name(kind: tuple[str, str, str, str], seed: int = 0) -> str:
     """Returns network, protocol, scale and, unless they are the study's and 0, method and seed."""
     *names, method = kind

@@ -14,8 +14,8 @@ from keras_rram.study.figures import (
     overview_figure,
     study_figure,
 )
-from keras_rram.study.judgement import gains, judge, row
-from keras_rram.study.markdown import kind_name, of, percent, table, with_range
+from keras_rram.study.judgement import Gain, gains, judge, row
+from keras_rram.study.markdown import kind_name, of, percent, seeds_name, table, with_range
 from keras_rram.study.methods import METHODS, STUDY
 from keras_rram.study.panels import GROUPS
 from keras_rram.study.published import FILES, Published, read
@@ -109,7 +109,8 @@ def _page(
             lines += ["", f"## {title}: {what}", "", *_experiment(chosen, judged)]
             if set(PAIRS) <= set(panels):
                 lines += _equal_cost(runs, judged, folder)
-    lines += _gains(runs) + _trained_otherwise(judged)
+    gained = gains(runs)
+    lines += _gains(gained) + _trained_otherwise(judged, gained)
     lines += _collapse(runs, folder)
     return "\n".join(lines) + "\n"
 
@@ -148,9 +149,9 @@ def _equal_cost(runs: Sequence[Published], judged: Judged, folder: pathlib.Path)
     return lines
 
 
-def _gains(runs: Sequence[Published]) -> list[str]:
+def _gains(gained: Sequence[Gain]) -> list[str]:
     rows = []
-    for gain in gains(runs):
+    for gain in gained:
         means = [of_run.record["populations"]["chips"] for of_run in (gain.study, gain.run)]
         rows.append(
             [
@@ -176,18 +177,19 @@ def _gains(runs: Sequence[Published]) -> list[str]:
     ]
 
 
-def _trained_otherwise(judged: Judged) -> list[str]:
-    """Returns the study's findings, judged by other training beside its own, in tier A."""
+def _trained_otherwise(judged: Judged, gained: Sequence[Gain]) -> list[str]:
+    """Returns the study's findings, judged by other training of equal epochs, in tier A."""
+    alike = {(gain.run.panel.name, gain.run.kind) for gain in gained}
     as_they_are = {(verdict.finding, verdict.kind): verdict for verdict, _ in judged}
     rows = []
     for (finding, kind), verdict in as_they_are.items():
         study = as_they_are.get((finding, (*kind[:3], STUDY)))
-        if kind[3] != STUDY and study and not finding.any_method:
-            cells = [finding.statement, kind_name(kind)]
-            for one in (study, verdict):
-                seeds = ", ".join(map(str, one.seeds))
-                cells.append(f"{of(one.interval)}, {one.verdict}; {_many(one.seeds)} {seeds}")
-            rows.append(cells)
+        if (finding.panel, kind) in alike and study and not finding.any_method:
+            found = [
+                f"{of(one.interval)}, {one.verdict}; {seeds_name(one.seeds)}"
+                for one in (study, verdict)
+            ]
+            rows.append([finding.statement, kind_name(kind), *found])
     if not rows:
         return []
     return [
@@ -197,10 +199,6 @@ def _trained_otherwise(judged: Judged) -> list[str]:
         "",
         *table(["finding", "trained otherwise", "as the study trains", "otherwise"], rows),
     ]
-
-
-def _many(seeds: Sequence[int]) -> str:
-    return "seed" if len(seeds) == 1 else "seeds"
 
 
 def _collapse(runs: Sequence[Published], folder: pathlib.Path) -> list[str]:

@@ -18,7 +18,7 @@ def answers(rng, mean, chips=50, images=2_000, sd=0.002):
     return 0.8**0.5 * hard + 0.2**0.5 * rng.standard_normal((chips, images)) <= limit
 
 
-def published(panel, right, seed=0, epochs=20, keep=True, images=None, row=None):
+def published(panel, right, seed=0, epochs=20, keep=True, images=None, row=None, method="study"):
     right = np.asarray(right)
     mean = float(right.mean())
     low, high = row or (None, None)
@@ -31,13 +31,13 @@ def published(panel, right, seed=0, epochs=20, keep=True, images=None, row=None)
         "network": "strided",
         "protocol": "text",
         "scale": "short",
-        "method": "study",
+        "method": method,
         "seed": seed,
         "test_images": right.shape[1],
         "train_images": 60_000,
         "epochs": epochs,
         "setup": {"recipe": dataclasses.asdict(RECIPES["mnist_short"])},
-        "populations": {"chips": {"mean": mean, "low": low, "high": high}},
+        "populations": {"chips": {"mean": mean, "low": low, "high": high, "chips": len(right)}},
     }
     images = np.arange(right.shape[1]) if images is None else images
     kept = Answers({"chips": images}, {"chips": right}) if keep else None

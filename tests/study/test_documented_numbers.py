@@ -9,13 +9,15 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 NUMBER = r"\d+\.\d+"
 INTERVAL = rf"(?P<low>{NUMBER}) to (?P<high>{NUMBER})"
+FAULT_FREE = r"(?:(?<![\d.])(?P<fault_free>\d+\.\d\d) \| )?"  # training accuracy has one decimal
 FORMS = [
     re.compile(form)
     for form in (
         rf"(?<![-\d.])(?P<mean>{NUMBER}) \({INTERVAL}"
         rf"(?:; sd (?P<sd>{NUMBER})(?:, worst (?P<worst>{NUMBER}))?)?\)",
-        rf"(?P<mean>{NUMBER}) \({INTERVAL}\) \| (?P<sd>{NUMBER}) \| (?P<worst>{NUMBER})",
-        rf"(?P<mean>{NUMBER}) \| {INTERVAL} \| (?P<sd>{NUMBER}) \|"
+        rf"{FAULT_FREE}(?P<mean>{NUMBER}) \({INTERVAL}\) \|"
+        rf" (?P<sd>{NUMBER}) \| (?P<worst>{NUMBER})",
+        rf"{FAULT_FREE}(?P<mean>{NUMBER}) \| {INTERVAL} \| (?P<sd>{NUMBER}) \|"
         rf"(?: (?P<q05>{NUMBER}) \|)? (?P<worst>{NUMBER})(?![\d.]| \()",
         rf"(?P<mean>{NUMBER}) \(sd (?P<sd>{NUMBER})\)",
     )
@@ -77,6 +79,7 @@ def test_each_mean_of_a_table_is_that_of_a_run(page, records):
         for match in form.finditer(" | ".join(row.split(" | ")[: 3 if "| tier" in row else None]))
     ]
     assert len(found) >= 12
+    assert {row for row, _ in found} == set(rows)
     strange = [
         (row, one)
         for row, one in found

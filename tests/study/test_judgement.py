@@ -173,8 +173,7 @@ def test_two_factors_are_the_two_way_interval():
 def test_other_training_is_a_gain_and_has_a_verdict_of_its_own():
     rng = np.random.default_rng(1)
     study = published("S1A", answers(rng, 0.5))
-    other = published("S1A", answers(rng, 1.5))
-    other.record["method"] = "instance"
+    other = published("S1A", answers(rng, 1.5), method="instance")
     found = judge([study, other])
     assert [verdict.kind[3] for verdict in found] == ["study", "instance"]
     assert [verdict.verdict for verdict in found] == ["confirmed", "refuted"]
@@ -184,8 +183,7 @@ def test_other_training_is_a_gain_and_has_a_verdict_of_its_own():
     differences = other.answers.right["chips"].astype(int) - study.answers.right["chips"]
     assert gain.interval.estimate == pytest.approx(differences.mean())
     assert gain.interval.low < differences.mean() < gain.interval.high
-    shorter = published("S1A", answers(rng, 1.5), epochs=8)
-    shorter.record["method"] = "instance"
+    shorter = published("S1A", answers(rng, 1.5), epochs=8, method="instance")
     assert not gains([study, shorter])
 
 
@@ -212,7 +210,6 @@ def test_what_shorter_training_does_not_reach_is_open(panel, mean, whole, expect
     right = answers(np.random.default_rng(3), mean)
     assert RECIPES["cifar10" if panel == "4A" else "mnist"].epochs == whole
     run = published(panel, right, epochs=15)
-    run.record["populations"]["chips"]["chips"] = 50
     (found,) = judge([run])
     caveat = f"15 of the study's {whole} epochs" if expected == "open" else ""
     assert (found.verdict, found.caveat) == (expected, caveat)

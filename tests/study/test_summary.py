@@ -8,6 +8,7 @@ import pytest
 from keras_rram.study import figures, judge
 from keras_rram.study.answers import Answers
 from keras_rram.study.figures import overview_figure
+from keras_rram.study.judgement import gains
 from keras_rram.study.page import _trained_otherwise
 from keras_rram.study.run import POPULATIONS
 from keras_rram.study.sources import split_by_source
@@ -19,8 +20,6 @@ def test_the_sentences_say_what_was_judged():
     rng = np.random.default_rng(10)
     runs = [published("3C", answers(rng, 0.9)), published("3B", answers(rng, 0.97))]
     runs += [published("2C", answers(rng, 0.9)), published("2B", answers(rng, 0.9), epochs=5)]
-    for run in runs:
-        run.record["populations"]["chips"]["chips"] = 50
     judged = list(zip(judge(runs), judge(runs, "chips_repaired"), strict=True))
     said = summary(runs, judged, [])
     assert len(said) == 10
@@ -37,7 +36,6 @@ def test_the_sentences_speak_of_the_longest_training():
         runs += [published("3B", answers(rng, 0.95), epochs=epochs)]
         for run in runs[-2:]:
             run.record["scale"] = scale
-            run.record["populations"]["chips"]["chips"] = 50
     judged = judge(runs)
     assert [one.verdict for one in judged] == ["confirmed", "refuted"]
     for order in (judged, judged[::-1]):
@@ -47,7 +45,6 @@ def test_the_sentences_speak_of_the_longest_training():
 
 def test_without_faults_no_sentence_speaks_of_tiers():
     run = published("2A", answers(np.random.default_rng(13), 0.99))
-    run.record["populations"]["chips"]["chips"] = 1
     judged = judge([run])
     said = summary([run], list(zip(judged, judged, strict=True)), [])
     assert said[1].endswith("(2A)* is confirmed.")
@@ -60,10 +57,7 @@ def test_networks_of_equal_cost_are_compared_in_each_method_by_itself(tmp_path):
     runs = []
     for method, bottlenecks in (("study", 0.95), ("masks", 0.85)):
         for panel, mean in (means | {"bottlenecks-20": bottlenecks}).items():
-            run = published(panel, answers(rng, mean))
-            run.record["method"] = method
-            run.record["populations"]["chips"]["chips"] = 50
-            runs.append(run)
+            runs.append(published(panel, answers(rng, mean), method=method))
     judged = judge(runs)
     both = longest_trained(runs, list(zip(judged, judged, strict=True)))
     found = [(one.finding.panel, one.kind[3], one.verdict) for one, _ in both]
@@ -85,14 +79,12 @@ def test_the_page_says_what_is_left_of_a_finding_with_other_training():
     runs = []
     for method, means in (("study", (0.5, 0.9)), ("instance", (0.97, 0.96))):
         for panel, mean in zip(("3A", "3B"), means, strict=True):
-            runs.append(published(panel, answers(rng, mean, sd=0.02)))
-            runs[-1].record["method"] = method
-            runs[-1].record["populations"]["chips"]["chips"] = 50
+            runs.append(published(panel, answers(rng, mean, sd=0.02), method=method))
     judged = [(one, one) for one in judge(runs)]
     said = summary(runs, judged, [])[2]
     assert said.endswith("(3B against 3A)* is confirmed in both tiers.")
     assert "instance" not in said
-    (line,) = [one for one in _trained_otherwise(judged) if one.startswith("| Six")]
+    (line,) = [one for one in _trained_otherwise(judged, gains(runs)) if one.startswith("| Six")]
     cells = line.strip("| ").split(" | ")
     assert cells[:2] == [
         "Six bottlenecks do better than two at 20% (3B against 3A)",
@@ -104,8 +96,12 @@ def test_the_page_says_what_is_left_of_a_finding_with_other_training():
         points = 100 * (many.chips["chips"].mean() - few.chips["chips"].mean())
         assert cell.startswith(f"{points:.2f} (")
         assert cell.endswith(f"), {verdict}; seed 0")
-    # Of one panel alone there is no difference.
-    assert not _trained_otherwise([(one, one) for one in judge(runs[:3])])
+    # Of one panel alone there is no difference, and none to training of another length.
+    assert not _trained_otherwise([(one, one) for one in judge(runs[:3])], gains(runs[:3]))
+    for run in runs[2:]:
+        run.record["epochs"] = 5
+    assert len(judge(runs)) == 2
+    assert not _trained_otherwise([(one, one) for one in judge(runs)], gains(runs))
 
 
 def known(accuracies):
@@ -113,10 +109,7 @@ def known(accuracies):
     runs = []
     for (panel, method), mean in accuracies.items():
         right = np.arange(2_000) < np.full((50, 1), 2_000 * mean)
-        run = published(panel, right)
-        run.record["method"] = method
-        run.record["populations"]["chips"]["chips"] = 50
-        runs.append(run)
+        runs.append(published(panel, right, method=method))
     judged = judge(runs)
     return runs, list(zip(judged, judged, strict=True))
 
@@ -179,7 +172,6 @@ def test_the_summary_says_whether_a_chip_is_bad_for_all_trainings(is_shared):
     for seed in range(2):
         rng = np.random.default_rng(0 if is_shared else seed)
         run = published("S1A", np.broadcast_to(rng.random((50, 1)) < 0.8, (50, 40)), seed)
-        run.record["populations"]["chips"]["chips"] = 50
         images, right = run.answers.images["chips"], run.answers.right["chips"]
         both = Answers(dict.fromkeys(whole, images), dict.fromkeys(whole, right))
         runs.append(dataclasses.replace(run, chips=whole, answers=both))
