@@ -15,6 +15,22 @@ def examples(name: str) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
+SHORTER = (
+    ('RECIPES["digits"]', 'dataclasses.replace(RECIPES["digits"], epochs=2)'),
+    ('data.load("digits")', 'data.load("digits").subset(train=1_000)'),
+)
+
+
+def shortened(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
+    """Returns a document's longest example, with the last of each `printed` made `shorter`."""
+    code = examples(name)[0]
+    for printed, shorter in pairs:
+        *rest, last = code.rpartition(printed)
+        assert rest[1], f"{name} has no {printed}"
+        code = "".join((*rest[:-1], shorter, last))
+    return "import dataclasses\nfrom keras_rram.export import Thresholds\n" + code
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports to TFLite")
 @pytest.mark.parametrize(
@@ -23,18 +39,15 @@ def examples(name: str) -> list[str]:
 def test_an_example(name, file, tmp_path, monkeypatch):
     """As printed, but for less training, fewer chips, and what such a file may differ."""
     monkeypatch.chdir(tmp_path)
-    code = examples(name)[0]
-    for printed, shorter in (
-        ('RECIPES["digits"]', 'dataclasses.replace(RECIPES["digits"], epochs=2)'),
-        ('data.load("digits")', 'data.load("digits").subset(train=1_000)'),
-        ("labels)\n", "labels, thresholds=Thresholds(agreement=0.9, accuracy=0.05))\n"),
-    ):
-        *rest, last = code.rpartition(printed)
-        assert rest[1], f"{name} has no {printed}"
-        code = "".join((*rest[:-1], shorter, last))
-    code = code.replace("chips=50", "chips=3")
-    exec("import dataclasses\nfrom keras_rram.export import Thresholds\n" + code, {})
+    thresholds = "labels, thresholds=Thresholds(agreement=0.9, accuracy=0.05))\n"
+    exec(shortened(name, (*SHORTER, ("labels)\n", thresholds))).replace("chips=50", "chips=3"), {})
     assert (tmp_path / file).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_training_for_every_chip():
+    exec(shortened("docs/robust_training.md", SHORTER), names := {})
+    assert names["drop"].masks == 8
 
 
 def test_the_short_examples():
