@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -53,6 +54,22 @@ def test_outputs_are_within_a_step_of_litert(runtime, small):
         )
         or "CONV_2D" in report.operators
     )
+
+
+@pytest.mark.parametrize(
+    ("images", "others", "steps", "error"),
+    [
+        (20, 1, 0, None),
+        (20, 2, 0, "same class on 90.0% of 20 images"),
+        (200, 4, 1, None),
+        (200, 5, 1, "97.5% of 200 images.*more of them"),
+        (20, 0, 2, "differ by 2 quantization steps"),
+    ],
+)
+def test_one_image_alone_is_no_error(images, others, steps, error):
+    report = MicroReport(1000, ("ADD",), 100, images, steps, 1 - others / images)
+    with nullcontext() if error is None else pytest.raises(ExportError, match=error):
+        report.check()
 
 
 def test_every_kind_of_kernel_and_a_chip_run(runtime):
