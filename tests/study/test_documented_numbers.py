@@ -41,6 +41,9 @@ PAGES = {
         "| 30% (",
         "| batch normalization, as the study |",
         "| batch normalization, as the study (",
+        "| plain, all ",
+        "| six b",
+        "| fifteen b",
         "| centred inputs, last 8",
         "| the same, ",
         "| eight masks a batch, centred",
@@ -65,7 +68,7 @@ def is_of(record, found):
 
 def panels_of(row):
     """The panels that the row's first cell names, say "10% (2B)"."""
-    return re.findall(r"\(((?:S1|[234])[A-F])\)", row.split(" | ")[0])
+    return re.findall(r"\(((?:S1|[234])[A-F]|all)\)", row.split(" | ")[0])
 
 
 @pytest.mark.parametrize("page", PAGES)
