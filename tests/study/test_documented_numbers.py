@@ -44,6 +44,9 @@ PAGES = {
         "| plain, all ",
         "| six b",
         "| fifteen b",
+        "| three b",
+        "| MobileNetV2, ",
+        "| VGG13, ",
         "| centred inputs, last 8",
         "| the same, ",
         "| eight masks a batch, centred",
@@ -68,7 +71,7 @@ def is_of(record, found):
 
 def panels_of(row):
     """The panels that the row's first cell names, say "10% (2B)"."""
-    return re.findall(r"\(((?:S1|[234])[A-F]|all)\)", row.split(" | ")[0])
+    return re.findall(r"\(((?:S1|[234])[A-F]|all|1-[\w-]+)\)", row.split(" | ")[0])
 
 
 @pytest.mark.parametrize("page", PAGES)
