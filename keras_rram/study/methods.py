@@ -11,7 +11,7 @@ from keras_rram.data.dataset import Dataset
 from keras_rram.faults import FaultModel
 from keras_rram.layers import DropConnect, faulty_layers
 from keras_rram.training.loop import TrainingResult, train
-from keras_rram.training.recipes import Recipe
+from keras_rram.training.recipes import RECIPES, Recipe
 
 
 def _as_built(model: keras.Model, fault_model: FaultModel, seed: int) -> keras.Model:
@@ -69,6 +69,13 @@ def _at_all_rates(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, drop_rates="uniform")
 
 
+def _by_muon(recipe: Recipe) -> Recipe:
+    """The optimizer, its rates and decay are others; batches and epochs are the panel's."""
+    return dataclasses.replace(
+        RECIPES["cifar10_muon"], batch_size=recipe.batch_size, epochs=recipe.epochs
+    )
+
+
 STUDY = "study"
 METHODS: dict[str, Method] = {
     STUDY: Method("as the study trains"),
@@ -84,6 +91,8 @@ METHODS: dict[str, Method] = {
         prepare=_several_masks,
         options={"centered_inputs": True},
     ),
+    "muon": Method("Muon", train=_by(_by_muon)),
+    "masks_muon": Method("eight masks a batch, Muon", train=_by(_by_muon), prepare=_several_masks),
     "instance": Method("instance normalization", options={"normalization": "instance"}),
     "instance_uniform": Method(
         "instance normalization, all rates",

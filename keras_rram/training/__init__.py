@@ -3,6 +3,7 @@
 from keras_rram.training.fixed_statistics import FixedStatistics
 from keras_rram.training.fresh_chips import FreshChips
 from keras_rram.training.loop import TrainingResult, train
+from keras_rram.training.muon import KernelMuon, vectors_of
 from keras_rram.training.on_chips import ChipValidation, Reprogram
 from keras_rram.training.recipes import RECIPES, Recipe
 from keras_rram.training.records import Checkpoint, EpochRecords
@@ -17,8 +18,10 @@ __all__ = [
     "EpochRecords",
     "FixedStatistics",
     "FreshChips",
+    "KernelMuon",
     "Recipe",
     "Reprogram",
     "TrainingResult",
     "train",
+    "vectors_of",
 ]

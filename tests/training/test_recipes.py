@@ -44,7 +44,7 @@ def _learning_rates(recipe, steps_per_epoch):
         (SGD, {"schedule": "one_cycle"}, "warmup_fraction.*'one_cycle'"),
         (SGD, {"warmup_fraction": 0.1}, "warmup_fraction.*'one_cycle'"),
         (SGD, {"schedule": "one_cycle", "warmup_fraction": 1.0}, "warmup_fraction"),
-        (ADAM, {"momentum": 0.9}, "momentum.*'sgd'"),
+        (ADAM, {"momentum": 0.9}, "momentum.*'adam'"),
         (ADAM, {"nesterov": True}, "nesterov"),
     ],
 )
