@@ -60,11 +60,11 @@ def _robust_parts(
         yield f"{part}_step_ratio_{name}", ratio(*seconds)
 
 
-def trainer(model: Any, batch: int, steps: int) -> Callable[[], object]:
+def trainer(model: Any, batch: int, steps: int, recipe: str = "mnist") -> Callable[[], object]:
     """Returns a function that takes `steps` training steps on one batch of random images."""
     from keras_rram.training.recipes import RECIPES
 
-    RECIPES["mnist"].compile(model, steps)
+    RECIPES[recipe].compile(model, steps)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, *model.input_shape[1:])).astype("float32")
     labels = rng.integers(0, 10, batch)
