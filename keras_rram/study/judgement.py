@@ -10,7 +10,7 @@ from keras_rram.evaluation.statistics.intervals import Interval, Scale, wilson_i
 from keras_rram.evaluation.statistics.two_way import crossed_interval
 from keras_rram.study.bottlenecks import ALL_PANELS
 from keras_rram.study.findings import FINDINGS, Finding
-from keras_rram.study.methods import STUDY
+from keras_rram.study.methods import METHODS
 from keras_rram.study.published import Published
 from keras_rram.training.recipes import RECIPES
 
@@ -96,25 +96,26 @@ class Gain:
 
     Attributes:
         run: the run of the other method.
-        study: the run trained as the study trains.
+        base: the run of the method that it is compared with: the study's, or the one that it adds
+            something to.
         interval: the difference of their means, tier A, with its 95% interval.
     """
 
     run: Published
-    study: Published
+    base: Published
     interval: Interval
 
 
 def gains(runs: Sequence[Published]) -> list[Gain]:
-    """Returns what other methods give over the study's, where both were run for as many epochs."""
+    """Returns what other methods give, where theirs and the other were run for as many epochs."""
     found = []
     for run in runs:
-        for study in runs:
-            alike = run.kind[:3] == study.kind[:3] and run.panel == study.panel
-            alike = alike and run.record["seed"] == study.record["seed"]
-            alike = alike and run.record["epochs"] == study.record["epochs"]
-            if alike and run.record["method"] != STUDY == study.record["method"]:
-                found.append(Gain(run, study, _interval([(run, study)], "chips", 0.95)))
+        for base in runs:
+            alike = run.kind[:3] == base.kind[:3] and run.panel == base.panel
+            alike = alike and run.record["seed"] == base.record["seed"]
+            alike = alike and run.record["epochs"] == base.record["epochs"]
+            if alike and base.record["method"] in METHODS[run.record["method"]].instead_of:
+                found.append(Gain(run, base, _interval([(run, base)], "chips", 0.95)))
     return found
 
 

@@ -13,6 +13,8 @@ from keras_rram.layers import DropConnect, faulty_layers
 from keras_rram.training.loop import TrainingResult, train
 from keras_rram.training.recipes import RECIPES, Recipe
 
+STUDY = "study"
+
 
 def _as_built(model: keras.Model, fault_model: FaultModel, seed: int) -> keras.Model:
     del fault_model, seed
@@ -30,12 +32,14 @@ class Method:
         prepare: takes the panel's untrained model, what its chips are drawn from and the seed, and
             returns the model to train; it must give equal layers when called again.
         options: arguments of the panel's builder, beside the panel's own.
+        instead_of: names of the methods that it is compared with.
     """
 
     title: str
     train: Callable[..., TrainingResult] = train
     prepare: Callable[[keras.Model, FaultModel, int], keras.Model] = _as_built
     options: Mapping[str, Any] = field(default_factory=dict)
+    instead_of: tuple[str, ...] = (STUDY,)
 
 
 def _several_masks(model: keras.Model, fault_model: FaultModel, seed: int) -> keras.Model:
@@ -76,9 +80,8 @@ def _by_muon(recipe: Recipe) -> Recipe:
     )
 
 
-STUDY = "study"
 METHODS: dict[str, Method] = {
-    STUDY: Method("as the study trains"),
+    STUDY: Method("as the study trains", instead_of=()),
     "fixed_statistics": Method(
         "centred inputs, fixed statistics",
         train=_by(_ending_on_fixed_statistics),
@@ -90,20 +93,28 @@ METHODS: dict[str, Method] = {
         train=_by(_ending_on_fixed_statistics),
         prepare=_several_masks,
         options={"centered_inputs": True},
+        instead_of=(STUDY, "masks", "fixed_statistics"),
     ),
     "muon": Method("Muon", train=_by(_by_muon)),
-    "masks_muon": Method("eight masks a batch, Muon", train=_by(_by_muon), prepare=_several_masks),
+    "masks_muon": Method(
+        "eight masks a batch, Muon",
+        train=_by(_by_muon),
+        prepare=_several_masks,
+        instead_of=(STUDY, "masks"),
+    ),
     "instance": Method("instance normalization", options={"normalization": "instance"}),
     "instance_uniform": Method(
         "instance normalization, all rates",
         train=_by(_at_all_rates),
         options={"normalization": "instance"},
+        instead_of=(STUDY, "instance"),
     ),
     "masks_instance_uniform": Method(
         "instance normalization, eight masks a batch, all rates",
         train=_by(_at_all_rates),
         prepare=_several_masks,
         options={"normalization": "instance"},
+        instead_of=(STUDY, "instance_uniform"),
     ),
 }
 """By name. A method is one entry here; its runs compare with those of the same epochs."""

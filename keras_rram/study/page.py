@@ -152,28 +152,29 @@ def _equal_cost(runs: Sequence[Published], judged: Judged, folder: pathlib.Path)
 def _gains(gained: Sequence[Gain]) -> list[str]:
     rows = []
     for gain in gained:
-        means = [of_run.record["populations"]["chips"] for of_run in (gain.study, gain.run)]
+        means = [of_run.record["populations"]["chips"] for of_run in (gain.base, gain.run)]
         rows.append(
             [
                 f"**{gain.run.panel.name}** {gain.run.panel.title}<br>"
-                f"{kind_name(gain.study.kind, gain.run.record['seed'])}",
+                f"{kind_name((*gain.run.kind[:3], STUDY), gain.run.record['seed'])}",
                 METHODS[gain.run.record["method"]].title,
+                METHODS[gain.base.record["method"]].title,
                 str(gain.run.record["epochs"]),
-                *(with_range(*row(of_run, "chips")) for of_run in (gain.study, gain.run)),
+                *(with_range(*row(of_run, "chips")) for of_run in (gain.base, gain.run)),
                 of(gain.interval),
                 " to ".join(percent(found["fault_free"]) for found in means),
             ]
         )
     if not rows:
         return []
-    titles = ["panel", "trained otherwise", "epochs", "as the study, tier A", "otherwise, tier A"]
+    titles = ["panel", "trained otherwise", "instead of", "epochs", "that, tier A"]
     return [
         "",
         "## Trained for every chip: what other training gives, at equal epochs",
         "",
         "One model for all chips, no repair; [how, and why](robust_training.md).",
         "",
-        *table([*titles, "difference", "fault-free, from to"], rows),
+        *table([*titles, "otherwise, tier A", "difference", "fault-free, from to"], rows),
     ]
 
 

@@ -179,12 +179,25 @@ def test_other_training_is_a_gain_and_has_a_verdict_of_its_own():
     assert [verdict.verdict for verdict in found] == ["confirmed", "refuted"]
     assert [judge([run])[0].interval for run in (study, other)] == [one.interval for one in found]
     (gain,) = gains([study, other])
-    assert (gain.run, gain.study) == (other, study)
+    assert (gain.run, gain.base) == (other, study)
     differences = other.answers.right["chips"].astype(int) - study.answers.right["chips"]
     assert gain.interval.estimate == pytest.approx(differences.mean())
     assert gain.interval.low < differences.mean() < gain.interval.high
     shorter = published("S1A", answers(rng, 1.5), epochs=8, method="instance")
     assert not gains([study, shorter])
+
+
+def test_a_method_that_adds_to_another_is_a_gain_over_that_too():
+    rng = np.random.default_rng(1)
+    names = ("study", "masks", "masks_muon", "muon")
+    runs = [published("all", answers(rng, 1), method=name) for name in names]
+    compared = [(one.run.record["method"], one.base.record["method"]) for one in gains(runs)]
+    assert compared == [
+        ("masks", "study"),
+        ("masks_muon", "study"),
+        ("masks_muon", "masks"),
+        ("muon", "study"),
+    ]
 
 
 def test_an_accuracy_as_such_is_judged_by_the_longest_training_alone():
