@@ -268,7 +268,8 @@ RECIPES: dict[str, Recipe] = {
         nesterov=True,
         weight_decay=5e-4,
     ),
-    # SGD's accuracy in half its epochs.
+    # Without drops a point above `cifar10_short` of as many epochs; with them no better, see
+    # docs/robust_training.md.
     "cifar10_muon": Recipe(
         optimizer="muon",
         learning_rate=1e-2,

@@ -41,6 +41,8 @@ PAGES = {
         "| 30% (",
         "| batch normalization, as the study |",
         "| batch normalization, as the study (",
+        "| none (",
+        "| all convolutions, ",
         "| plain, all ",
         "| six b",
         "| fifteen b",
@@ -70,7 +72,7 @@ def is_of(record, found):
 
 def panels_of(row):
     """The panels that the row's first cell names, say "10% (2B)"."""
-    return re.findall(r"\(((?:S1|[234])[A-F]|all|1-[\w-]+)\)", row.split(" | ")[0])
+    return re.findall(r"\(((?:S1|[234])[A-F]|all|basic-\d+|1-[\w-]+)\)", row.split(" | ")[0])
 
 
 @pytest.mark.parametrize("page", PAGES)
