@@ -7,13 +7,16 @@ from typing import Any
 
 import keras
 
-from keras_rram.data.dataset import Dataset
 from keras_rram.faults import FaultModel
 from keras_rram.layers import DropConnect, faulty_layers
 from keras_rram.training.loop import TrainingResult, train
 from keras_rram.training.recipes import RECIPES, Recipe
 
 STUDY = "study"
+
+
+def _the_panels(recipe: Recipe) -> Recipe:
+    return recipe
 
 
 def _as_built(model: keras.Model, fault_model: FaultModel, seed: int) -> keras.Model:
@@ -32,6 +35,7 @@ class Method:
         prepare: takes the panel's untrained model, what its chips are drawn from and the seed, and
             returns the model to train; it must give equal layers when called again.
         options: arguments of the panel's builder, beside the panel's own.
+        recipe: takes the panel's recipe and returns the one that `train` is given.
         instead_of: names of the methods that it is compared with.
     """
 
@@ -39,6 +43,7 @@ class Method:
     train: Callable[..., TrainingResult] = train
     prepare: Callable[[keras.Model, FaultModel, int], keras.Model] = _as_built
     options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Callable[[Recipe], Recipe] = _the_panels
     instead_of: tuple[str, ...] = (STUDY,)
 
 
@@ -49,17 +54,6 @@ def _several_masks(model: keras.Model, fault_model: FaultModel, seed: int) -> ke
         held = layer.drop_connect
         layer.drop_connect = DropConnect(held.rate, held.rescale, held.seed, held.noise, masks=8)
     return model
-
-
-def _by(change: Callable[[Recipe], Recipe]) -> Callable[..., TrainingResult]:
-    """Returns a way to train as `train`, by another recipe made of the panel's."""
-
-    def trained(
-        model: keras.Model, dataset: Dataset, recipe: Recipe, *arguments: Any, **options: Any
-    ) -> TrainingResult:
-        return train(model, dataset, change(recipe), *arguments, **options)
-
-    return trained
 
 
 def _ending_on_fixed_statistics(recipe: Recipe) -> Recipe:
@@ -84,34 +78,34 @@ METHODS: dict[str, Method] = {
     STUDY: Method("as the study trains", instead_of=()),
     "fixed_statistics": Method(
         "centred inputs, fixed statistics",
-        train=_by(_ending_on_fixed_statistics),
+        recipe=_ending_on_fixed_statistics,
         options={"centered_inputs": True},
     ),
     "masks": Method("eight masks a batch", prepare=_several_masks),
     "masks_fixed_statistics": Method(
         "eight masks a batch, centred inputs, fixed statistics",
-        train=_by(_ending_on_fixed_statistics),
+        recipe=_ending_on_fixed_statistics,
         prepare=_several_masks,
         options={"centered_inputs": True},
         instead_of=(STUDY, "masks", "fixed_statistics"),
     ),
-    "muon": Method("Muon", train=_by(_by_muon)),
+    "muon": Method("Muon", recipe=_by_muon),
     "masks_muon": Method(
         "eight masks a batch, Muon",
-        train=_by(_by_muon),
+        recipe=_by_muon,
         prepare=_several_masks,
         instead_of=(STUDY, "masks"),
     ),
     "instance": Method("instance normalization", options={"normalization": "instance"}),
     "instance_uniform": Method(
         "instance normalization, all rates",
-        train=_by(_at_all_rates),
+        recipe=_at_all_rates,
         options={"normalization": "instance"},
         instead_of=(STUDY, "instance"),
     ),
     "masks_instance_uniform": Method(
         "instance normalization, eight masks a batch, all rates",
-        train=_by(_at_all_rates),
+        recipe=_at_all_rates,
         prepare=_several_masks,
         options={"normalization": "instance"},
         instead_of=(STUDY, "instance_uniform"),

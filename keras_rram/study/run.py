@@ -225,10 +225,11 @@ def _trained(
             _UnscaledChip(chip.fault_model, chip.seed, chip.index, stream=chip.stream)
             for chip in validation.chips
         ]
-    result = METHODS[run.method].train(
+    method = METHODS[run.method]
+    result = method.train(
         model,
         dataset,
-        run.setup.recipe,
+        method.recipe(run.setup.recipe),
         run.seed,
         [validation],
         checkpoint=checkpoint,
@@ -287,7 +288,7 @@ def _record(
     found: Mapping[str, PopulationResult],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    panel, how = run.panel, run.setup
+    panel, how, method = run.panel, run.setup, METHODS[run.method]
     thresholds = (panel.good,)
     return {
         PANEL.key: PANEL.version,
@@ -306,6 +307,10 @@ def _record(
         "test_images": len(dataset.arrays("test", how.images)[1]),
         "parameters": model.count_params(),
         "setup": dataclasses.asdict(how),
+        "as_trained": {  # what the method makes of the setup
+            "recipe": dataclasses.asdict(method.recipe(how.recipe)),
+            "options": {**how.options, **method.options},
+        },
         "drop_rate": panel.drop_rate,
         "fault_rate": panel.fault_rate,
         "epochs": len(history),

@@ -90,15 +90,26 @@ def test_another_method_trains_and_prepares_in_its_own_way(tmp_path, monkeypatch
         seen.append((fault_model.rate, seed))
         return model
 
+    def own_recipe(recipe):
+        return dataclasses.replace(recipe, learning_rate=0.003)
+
     def own_train(model, dataset, recipe, *rest, **options):
+        assert recipe.learning_rate == 0.003
         return train(model, dataset, dataclasses.replace(recipe, epochs=1), *rest, **options)
 
-    monkeypatch.setitem(METHODS, "other", Method("another way", own_train, prepare))
+    options = {"normalization": "instance"}
+    other = Method("another way", own_train, prepare, options, own_recipe)
+    monkeypatch.setitem(METHODS, "other", other)
     run = dataclasses.replace(smoke("2B", "text"), method="other", seed=3)
     record = run_panel(run, tmp_path, verbose=0)
     assert record["name"] == "2B-strided-text-smoke-other-seed3"
     assert (record["method"], record["seed"], record["epochs"]) == ("other", 3, 1)
     assert seen == [(0.1, 3)]
+    assert record["setup"] == dataclasses.asdict(run.setup)
+    assert record["as_trained"] == {
+        "recipe": record["setup"]["recipe"] | {"learning_rate": 0.003},
+        "options": record["setup"]["options"] | options,
+    }
     assert record["populations"]["chips"]["seed"] == 0
 
 
