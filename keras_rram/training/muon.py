@@ -50,8 +50,11 @@ class KernelMuon(keras.optimizers.Muon):
 
     def _should_use_adamw(self, variable: Any) -> bool:
         is_matrix = len(variable.shape) > 1 and variable.shape[-1] > 1
-        return not is_matrix or any(
-            re.search(pattern, variable.path) for pattern in self.exclude_layers
+        is_embedding = self.exclude_embeddings and "embedding" in variable.path.lower()
+        return (
+            not is_matrix
+            or is_embedding
+            or any(re.search(pattern, variable.path) for pattern in self.exclude_layers)
         )
 
     def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
@@ -77,7 +80,15 @@ def vectors_of(model: keras.Model) -> list[str]:
 
     Args:
         model: built model; layers of nested models count.
+
+    Raises:
+        ValueError: if the model is not built.
     """
+    if not model.built:
+        raise ValueError(
+            f"expected a built model, whose kernels have shapes. Received: '{model.name}' without "
+            "weights (call it on an input first)"
+        )
     layers = list(model._flatten_layers())
     dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
     matrices = {

@@ -73,6 +73,20 @@ def test_vectors_of_a_model_are_what_is_no_matrix():
     assert by_muon == {"plain+conv", "inner", "hidden"}
 
 
+def test_an_unbuilt_model_is_refused():
+    with pytest.raises(ValueError, match="built model.*'unbuilt'"):
+        vectors_of(keras.Sequential([keras.layers.Dense(3)], name="unbuilt"))
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+def test_embeddings_are_vectors_unless_it_is_said_otherwise(exclude):
+    gradient = np.random.default_rng(2).normal(size=(6, 4)).astype("float32")
+    variable = keras.Variable(np.zeros((6, 4), "float32"), name="embeddings")
+    received = _step(variable, gradient, exclude_embeddings=exclude)
+    signs = -0.5 * np.sign(gradient)  # Adam's first step
+    assert np.allclose(received, signs, rtol=1e-3) == exclude
+
+
 def test_a_recipe_trains_drop_connect_layers_by_it_and_resumes(tmp_path):
     digits = data.load("digits").subset(train=256)
     recipe = dataclasses.replace(RECIPES["cifar10_muon"], epochs=2, batch_size=64)
