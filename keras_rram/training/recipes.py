@@ -279,6 +279,6 @@ RECIPES: dict[str, Recipe] = {
         warmup_fraction=0.2,
         momentum=0.95,
         nesterov=True,
-        weight_decay=0.05,
+        weight_decay=0.1,
     ),
 }
