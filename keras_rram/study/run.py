@@ -197,13 +197,26 @@ def _finished(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record = PANEL.read(path)
-    same = json.loads(json.dumps({"setup": dataclasses.asdict(run.setup)}))
-    if record["setup"] != same["setup"]:
-        raise ValueError(
-            f"'{path}' is of another version of this run: expected {same['setup']}. Received: "
-            f"{record.get('setup')} (name another folder, or remove this one)"
-        )
+    same = json.loads(
+        json.dumps({"setup": dataclasses.asdict(run.setup), "as_trained": _as_trained(run)})
+    )
+    held = {"as_trained": same["as_trained"], **record}  # the first records have none
+    for key, expected in same.items():
+        if held[key] != expected:
+            raise ValueError(
+                f"'{path}' is of another version of this run: expected {key} {expected}. Received: "
+                f"{held[key]} (name another folder, or remove this one)"
+            )
     return record
+
+
+def _as_trained(run: Run) -> dict[str, Any]:
+    """What the method makes of the setup."""
+    method = METHODS[run.method]
+    return {
+        "recipe": dataclasses.asdict(method.recipe(run.setup.recipe)),
+        "options": {**run.setup.options, **method.options},
+    }
 
 
 def _trained(
@@ -288,7 +301,7 @@ def _record(
     found: Mapping[str, PopulationResult],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    panel, how, method = run.panel, run.setup, METHODS[run.method]
+    panel, how = run.panel, run.setup
     thresholds = (panel.good,)
     return {
         PANEL.key: PANEL.version,
@@ -307,10 +320,7 @@ def _record(
         "test_images": len(dataset.arrays("test", how.images)[1]),
         "parameters": model.count_params(),
         "setup": dataclasses.asdict(how),
-        "as_trained": {  # what the method makes of the setup
-            "recipe": dataclasses.asdict(method.recipe(how.recipe)),
-            "options": {**how.options, **method.options},
-        },
+        "as_trained": _as_trained(run),
         "drop_rate": panel.drop_rate,
         "fault_rate": panel.fault_rate,
         "epochs": len(history),

@@ -131,8 +131,20 @@ def test_a_finished_run_is_not_run_again(finished, monkeypatch):
 
 def test_refuses_a_folder_of_another_version(finished):
     out, _ = finished
-    with pytest.raises(ValueError, match="of another version of this run"):
+    with pytest.raises(ValueError, match="of another version of this run: expected setup"):
         run_panel(smoke(chips=2), out)
+
+
+def test_refuses_a_folder_whose_method_has_changed_since(finished, monkeypatch):
+    """The setup is the panel's, and says nothing of what the method makes of it."""
+    out, _ = finished
+
+    def stronger(recipe):
+        return dataclasses.replace(recipe, weight_decay=0.1)
+
+    monkeypatch.setitem(METHODS, "study", dataclasses.replace(METHODS["study"], recipe=stronger))
+    with pytest.raises(ValueError, match="another version of this run: expected as_trained"):
+        run_panel(smoke(), out)
 
 
 def test_a_run_stopped_within_an_epoch_ends_with_the_same_weights(finished, tmp_path, monkeypatch):
