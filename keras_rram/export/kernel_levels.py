@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_rram.export.kernels import kernels_of
 from keras_rram.layers import faulty_layers
-from keras_rram.layers.cloning import clone_model
+from keras_rram.layers.cloning import copied
 
 METHODS = ("uniform", "kmeans")
 _LEAST_BITS, _MOST_BITS = 2, 16
@@ -51,8 +51,7 @@ def quantize_levels(
             f"Model '{model.name}' has no Drop-Connect layer, so no kernel on a chip. Convert it "
             "with `to_drop_connect(model, rate)`; rate 0 is enough."
         )
-    twin = clone_model(model)
-    twin.set_weights(model.get_weights())
+    twin = copied(model)
     layers = faulty_layers(twin)
     for name, kernel in kernels_of(twin).items():
         layer, _, slot = name.rpartition("/")

@@ -13,7 +13,7 @@ from keras_rram.export.convert import CALIBRATION_IMAGES
 from keras_rram.export.errors import ExportError
 from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
 from keras_rram.layers import faulty_layers
-from keras_rram.layers.cloning import clone_model
+from keras_rram.layers.cloning import copied
 from keras_rram.layers.drop_connect import check_rate
 from keras_rram.quiet import quiet
 
@@ -227,8 +227,7 @@ def _convert(quantized: Any, name: str) -> bytes:
 
 def _carry_back(model: keras.Model, quantized: Any) -> keras.Model:
     """Returns a copy of the Keras model with the weights of the quantized one, fault-free."""
-    copy = clone_model(model)
-    copy.set_weights(model.get_weights())
+    copy = copied(model)
     erase(copy)
     wrappers = {layer.layer.name: layer for layer in quantized.layers if hasattr(layer, "layer")}
     for layer in copy.layers:

@@ -8,7 +8,7 @@ import numpy as np
 from keras_rram.chips.unrolling import kernel_shape
 from keras_rram.faults import CellMapping
 from keras_rram.layers import faulty_layers
-from keras_rram.layers.cloning import clone_model
+from keras_rram.layers.cloning import copied
 
 
 def quantize_to_cells(model: keras.Model, mapping: CellMapping) -> keras.Model:
@@ -47,8 +47,7 @@ def quantize_to_cells(model: keras.Model, mapping: CellMapping) -> keras.Model:
             f"Model '{model.name}' has no Drop-Connect layer, so no kernel on a chip. Convert it "
             "with `to_drop_connect(model, rate)`; rate 0 is enough."
         )
-    twin = clone_model(model)
-    twin.set_weights(model.get_weights())
+    twin = copied(model)
     for layer in faulty_layers(twin).values():
         for slot, kernel in layer.kernels.items():
             values = np.asarray(keras.ops.convert_to_numpy(kernel), np.float32)

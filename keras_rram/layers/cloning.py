@@ -25,3 +25,22 @@ def clone_model(model: keras.Model, **options: Any) -> keras.Model:
     finally:
         for part in compiled:
             part.compiled = True
+
+
+def copied(model: keras.Model) -> keras.Model:
+    """Returns a clone with the model's weights, never compiled."""
+    twin = clone_model(model)
+    twin.set_weights(model.get_weights())
+    follow_variables(twin)
+    return twin
+
+
+def follow_variables(model: keras.Model) -> None:
+    """Has layers compute with the variables that they were just given.
+
+    `keras.layers.Normalization` derives tensors from its variables when it adapts or is loaded, and
+    computes with those: assigning the variables alone leaves its outputs as they were.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()

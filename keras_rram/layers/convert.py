@@ -7,7 +7,7 @@ import keras
 
 from keras_rram.layers.centered_input import CenteredInput
 from keras_rram.layers.centering import center_inputs
-from keras_rram.layers.cloning import clone_model
+from keras_rram.layers.cloning import clone_model, follow_variables
 from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.layers.group_normalization import (
     NORMALIZATIONS,
@@ -305,6 +305,7 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
                 # By way of NumPy: JAX arrays would be shared, and training gives them away.
                 values = keras.ops.convert_to_numpy(effective.get(id(value), value))
                 variable.assign(values.reshape(variable.shape))
+    follow_variables(target)
 
 
 def _is_programmable(layer: keras.Layer) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_rram.files import read_sealed_npz, write_npz
 from keras_rram.files.schemas import CHECKPOINT
+from keras_rram.layers.cloning import follow_variables
 
 _HEADER = "__checkpoint__"
 
@@ -166,6 +167,7 @@ def restore_checkpoint(
     for kind, values in variables.items():
         for index, variable in enumerate(values):
             variable.assign(arrays[f"{kind}/{index}"])
+    follow_variables(model)
     return Restored(header["epoch"], tuple(header["history"]))
 
 

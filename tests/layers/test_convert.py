@@ -7,6 +7,7 @@ import pytest
 from keras_rram import Chip, StuckAtZero, bake, faulty_layers, to_drop_connect
 from keras_rram.chips import audit
 from keras_rram.layers import DropConnectMixin
+from keras_rram.layers.cloning import copied
 from keras_rram.layers.drop_connect import DropConnect
 from keras_rram.layers.roles import role_of
 from tests.helpers import tiny_images, tiny_model, to_numpy
@@ -211,3 +212,15 @@ def test_subclassed_and_unbuilt_models_are_errors():
         to_drop_connect(Subclassed(name="mine"), 0.2)
     with pytest.raises(ValueError, match="not built"):
         to_drop_connect(keras.Sequential([keras.layers.Dense(3)]), 0.2)
+
+
+def test_an_adapted_normalization_goes_along():
+    """It computes with tensors that it has derived from its variables."""
+    features = np.random.default_rng(0).normal(5.0, 3.0, (40, 6)).astype("float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(features)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(normalization(inputs)))
+    twin = to_drop_connect(model, 0.0)
+    for one in (twin, bake(twin), copied(twin)):
+        np.testing.assert_allclose(outputs(one, features), outputs(model, features), atol=1e-5)

@@ -183,3 +183,20 @@ def test_an_unready_model_is_refused(tmp_path):
     unbuilt.compile("sgd", "mse")
     with pytest.raises(ValueError, match="not built"):
         save_checkpoint(unbuilt, tmp_path / "state.npz", 1)
+
+
+def test_an_adapted_normalization_comes_back(tmp_path):
+    """A fresh model has not adapted, and computes with what its variables are given."""
+
+    def model():
+        layers = [keras.layers.Input((4,)), keras.layers.Normalization(), keras.layers.Dense(3)]
+        made = keras.Sequential(layers)
+        made.compile("sgd", "mse")
+        return made
+
+    values = np.random.default_rng(0).normal(5.0, 3.0, (40, 4)).astype("float32")
+    adapted, fresh = model(), model()
+    adapted.layers[0].adapt(values)
+    save_checkpoint(adapted, tmp_path / "c.npz", epoch=1)
+    restore_checkpoint(fresh, tmp_path / "c.npz")
+    np.testing.assert_allclose(fresh.predict(values), adapted.predict(values), rtol=1e-5)
