@@ -12,9 +12,12 @@ from keras_rram.layers.centered_input import CenteredInput, mean_of_channels
 from keras_rram.layers.network import faulty_layers
 from keras_rram.layers.normalization import normalize_by_batch
 from keras_rram.layers.parts import in_parts, joined
+from keras_rram.layers.wrappers import DropConnectTimeDistributed, holders, holding
 
 Tensor = Any
 Sums = dict[str, list[np.ndarray]]
+Writers = Mapping[int, Sequence[Callable[[], None]]]
+"""Id of a layer -> what writes each chip's faults into it."""
 
 
 def statistics_layers(model: keras.Model) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def gather_statistics(
             number = masks
             for layer in faulty.values():
                 stack.enter_context(_replaced(layer, "effective_kernel", _dropping(layer)))
-                stack.enter_context(_replaced(layer, "call", _side_by_side(layer, number, None)))
+            writers = None
         else:
             chips = list(masks)
             number = len(chips)
@@ -147,9 +150,11 @@ def gather_statistics(
             stack.enter_context(
                 chips[has_offset.index(True) if any(has_offset) else 0].program(model)
             )
-            for name, layer in faulty.items():
-                writers = [_writer(layer, name, faults) for faults in drawn]
-                stack.enter_context(_replaced(layer, "call", _side_by_side(layer, number, writers)))
+            writers = {
+                id(layer): [_writer(layer, name, faults) for faults in drawn]
+                for name, layer in faulty.items()
+            }
+        _split(stack, model, number, writers)
         chosen = np.arange(number * count) % (len(images) // count * count)
         values = ops.convert_to_tensor(images[chosen], model.inputs[0].dtype)
         with _recording(layers) as record:
@@ -164,6 +169,53 @@ def gather_statistics(
             found = keras.tree.map_structure(ops.convert_to_numpy, run(values))
     for name, layer in layers.items():
         _assign(layer, found.get(name, []), model)
+
+
+def _split(stack: ExitStack, model: keras.Model, number: int, writers: Writers | None) -> None:
+    """Has each faulty layer give each of so many parts of a batch a mask of its own."""
+    held: set[int] = set()
+    for wrapper in model._flatten_layers():
+        if isinstance(wrapper, DropConnectTimeDistributed):
+            held |= {id(part) for part in holders(wrapper.layer)}
+            call = _held_side_by_side(stack, wrapper, number, writers)
+            stack.enter_context(_replaced(wrapper, "call", call))
+    for layer in faulty_layers(model).values():
+        if id(layer) not in held:
+            mine = None if writers is None else writers[id(layer)]
+            stack.enter_context(_replaced(layer, "call", _side_by_side(layer, number, mine)))
+
+
+def _held_side_by_side(
+    stack: ExitStack, wrapper: Any, number: int, writers: Writers | None
+) -> Callable[..., Tensor]:
+    """Returns a wrapper's call that gives each part the same kernels in all time steps."""
+    kernels: dict[int, list[dict[str, Tensor]]] = {}
+    parts = holders(wrapper.layer)
+
+    def in_turn(part: Any) -> Callable[..., Tensor]:
+        def call(*args: Any, **kwargs: Any) -> Tensor:
+            found = []
+            for index, mine in enumerate(in_parts((args, kwargs), number)):
+                with holding(part, kernels[id(part)][index]):
+                    found.append(type(part).call(part, *mine[0], **mine[1]))
+            return joined(found)
+
+        return call
+
+    for part in parts:
+        stack.enter_context(_replaced(part, "call", in_turn(part)))
+
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        for part in parts:
+            kernels[id(part)] = []
+            for index in range(number):
+                if writers is not None:
+                    writers[id(part)][index]()
+                drawn = {slot: part.effective_kernel(slot) for slot in part.kernel_slots}
+                kernels[id(part)].append(drawn)
+        return keras.layers.TimeDistributed.call(wrapper, *args, **kwargs)
+
+    return call
 
 
 def _side_by_side(
@@ -203,7 +255,7 @@ def _writer(layer: Any, name: str, faults: Mapping[str, Any]) -> Callable[[], No
     def write() -> None:
         for slot, mask in layer.fault_masks.items():
             fault = faults.get(f"{name}/{slot}")
-            mask.assign(np.ones(mask.shape) if fault is None else fault.mask)
+            mask.assign(np.ones(mask.shape) if fault is None else fault.factors)
             if slot in layer.fault_offsets:
                 offset = layer.fault_offsets[slot]
                 held = None if fault is None else fault.offset

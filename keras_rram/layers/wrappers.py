@@ -35,7 +35,7 @@ class DropConnectTimeDistributed(keras.layers.TimeDistributed):
     @property
     def masks(self) -> int:
         """How many masks a batch gets in training: as many as the layer that needs the most."""
-        return max((part.masks for part in _holders(self.layer)), default=1)
+        return max((part.masks for part in holders(self.layer)), default=1)
 
     @side_by_side
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
@@ -44,7 +44,8 @@ class DropConnectTimeDistributed(keras.layers.TimeDistributed):
             return super().call(inputs, training=training, mask=mask)
 
 
-def _holders(layer: Any) -> list[Any]:
+def holders(layer: Any) -> list[Any]:
+    """Returns the Drop-Connect layers in a layer or model, itself included."""
     return [
         part
         for part in layer._flatten_layers()
@@ -53,18 +54,20 @@ def _holders(layer: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _held_kernels(layer: Any, training: bool | None) -> Iterator[None]:
-    """Draws the effective kernels of all Drop-Connect layers once for a `with` block."""
-    holders = _holders(layer)
+def holding(layer: Any, kernels: dict[str, Tensor]) -> Iterator[None]:
+    """Has a Drop-Connect layer compute with given effective kernels in a `with` block."""
+    vars(layer)["_held_kernels"] = kernels  # not tracked: tensors of one call
     try:
-        for part in holders:
-            held = {slot: part.effective_kernel(slot, training) for slot in part.kernel_slots}
-            _set_held(part, held)
         yield
     finally:
-        for part in holders:
-            _set_held(part, None)
+        vars(layer)["_held_kernels"] = None
 
 
-def _set_held(layer: Any, kernels: dict[str, Tensor] | None) -> None:
-    vars(layer)["_held_kernels"] = kernels  # not tracked: tensors of one call
+@contextlib.contextmanager
+def _held_kernels(layer: Any, training: bool | None) -> Iterator[None]:
+    """Draws the effective kernels of all Drop-Connect layers once for a `with` block."""
+    with contextlib.ExitStack() as stack:
+        for part in holders(layer):
+            drawn = {slot: part.effective_kernel(slot, training) for slot in part.kernel_slots}
+            stack.enter_context(holding(part, drawn))
+        yield

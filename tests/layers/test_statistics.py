@@ -8,9 +8,11 @@ from keras_rram import StuckAtZero, models, population
 from keras_rram.faults import parse
 from keras_rram.layers import (
     CenteredInput,
+    DropConnect,
     DropConnectDense,
     DropConnectLSTM,
     DropConnectMultiHeadAttention,
+    DropConnectTimeDistributed,
     fix_statistics,
     gather_statistics,
     statistics_layers,
@@ -20,12 +22,13 @@ from tests.helpers import to_numpy
 INPUTS, UNITS, RATE = 20, 6, 0.3
 
 
-def network(centered=False, kind=keras.layers.BatchNormalization):
+def network(centered=False, kind=keras.layers.BatchNormalization, rescale=False):
     keras.utils.set_random_seed(0)
     inputs = x = keras.Input((INPUTS,))
     if centered:
         x = CenteredInput(name="center")(x)
-    x = DropConnectDense(UNITS, use_bias=False, drop_connect=RATE, name="dense")(x)
+    drop = DropConnect(RATE, rescale=rescale)
+    x = DropConnectDense(UNITS, use_bias=False, drop_connect=drop, name="dense")(x)
     return keras.Model(inputs, kind(name="normalization", momentum=0.5)(x))
 
 
@@ -46,14 +49,15 @@ def recurrent():
     return keras.Model(inputs, keras.layers.BatchNormalization(name="second")(x))
 
 
-def test_pools_what_chips_do_to_mean_and_variance():
-    model, inputs = network(), features(60)
+@pytest.mark.parametrize("rescale", [False, True])
+def test_pools_what_chips_do_to_mean_and_variance(rescale):
+    model, inputs = network(rescale=rescale), features(60)
     chips = population(StuckAtZero(RATE), 5, seed=3)
     kernel = to_numpy(model.get_layer("dense").kernel)
     gather_statistics(model, inputs, masks=chips, batch_size=60)
     outputs = np.stack(
         [inputs @ (kernel * chip.faults(model)["dense/kernel"].mask) for chip in chips]
-    )
+    ) / (1 - RATE if rescale else 1)
     mean, variance = held(model)
     np.testing.assert_allclose(mean, outputs.mean((0, 1)), rtol=1e-4, atol=1e-5)
     # The variance within each chip and that between them, which is that of all values together.
@@ -185,3 +189,23 @@ def test_models_without_statistics_or_masks_are_refused():
     normalized = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
     with pytest.raises(ValueError, match="no Drop-Connect layer: there are no masks to draw"):
         gather_statistics(normalized, images)
+
+
+@pytest.mark.parametrize("chips", [True, False])
+def test_each_mask_is_that_of_a_whole_sequence(chips):
+    """A dense layer that is called in each time step has the statistics of one that is not."""
+    masks = population(StuckAtZero(RATE), 24, seed=3) if chips else 300
+    sequences = features(600).reshape(200, 3, INPUTS)
+    found = []
+    for is_distributed in (True, False):
+        keras.utils.set_random_seed(0)
+        layer = DropConnectDense(UNITS, drop_connect=RATE, name="dense")
+        inputs = keras.Input((3, INPUTS))
+        x = (DropConnectTimeDistributed(layer) if is_distributed else layer)(inputs)
+        model = keras.Model(inputs, keras.layers.BatchNormalization(name="normalization")(x))
+        gather_statistics(model, sequences, masks, batch_size=200 if chips else 8)
+        found.append(held(model))
+    (mean, variance), (expected_mean, expected_variance) = found
+    spread = np.sqrt(expected_variance)
+    np.testing.assert_allclose(mean / spread, expected_mean / spread, atol=1e-4 if chips else 0.2)
+    np.testing.assert_allclose(variance, expected_variance, rtol=1e-4 if chips else 0.3)
