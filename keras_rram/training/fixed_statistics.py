@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_rram.layers import fix_statistics, gather_statistics
 from keras_rram.layers.statistics import require_statistics
+from keras_rram.training.unfinished import give_back, has_changed, has_given_back
 
 
 class FixedStatistics(keras.callbacks.Callback):
@@ -19,7 +20,9 @@ class FixedStatistics(keras.callbacks.Callback):
     and beta learn to bear the error. A compiled training step is compiled once more.
 
     Training that resumes after the switch goes on with the statistics that the model has. Give it
-    before callbacks that evaluate the model.
+    before callbacks that evaluate the model. Of an error or Ctrl-C Keras tells callbacks nothing:
+    then `train` lets the statistics move again, and where you called `fit` yourself, the next
+    training does, or `on_train_end()`.
 
     Args:
         images: training images `(n, ...)`, preprocessed as for the model.
@@ -48,6 +51,7 @@ class FixedStatistics(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, and raises if it has no statistics."""
         super().set_model(model)
+        give_back(model)
         require_statistics(model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -62,6 +66,7 @@ class FixedStatistics(keras.callbacks.Callback):
             gather_statistics(self.model, self.images, self.masks, self.batch_size)
         self._fixed = fix_statistics(self.model)
         self._fixed.__enter__()
+        has_changed(self.model, self)
         self.model.make_train_function(force=True)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -70,4 +75,5 @@ class FixedStatistics(keras.callbacks.Callback):
             return
         self._fixed.__exit__(None, None, None)
         self._fixed = None
+        has_given_back(self.model, self)
         self.model.train_function = None

@@ -7,6 +7,7 @@ import keras
 
 from keras_rram.chips.chip import Chip
 from keras_rram.faults import FaultModel, parse, spec
+from keras_rram.training.unfinished import give_back, has_changed, has_given_back
 
 
 class FreshChips(keras.callbacks.Callback):
@@ -20,6 +21,9 @@ class FreshChips(keras.callbacks.Callback):
     Chip number `step // every` of the population is in the model in each step, counted over all
     epochs, so training that resumes goes on with the right one. Validation inside `fit`, callbacks
     at the end of an epoch, and the trained model see what was programmed before.
+
+    Of an error or Ctrl-C Keras tells callbacks nothing: then `train` takes the chip out, and where
+    you called `fit` yourself, the next training does, or `on_train_end()`.
 
     Args:
         fault_model: what the chips' faults are drawn from; or its text, see
@@ -48,7 +52,7 @@ class FreshChips(keras.callbacks.Callback):
 
     def chips(self, count: int) -> list[Chip]:
         """Returns the first chips of the population."""
-        return [Chip(self.fault_model, self.seed, index) for index in range(count)]
+        return [self._chip(index) for index in range(count)]
 
     @property
     def identity(self) -> str:
@@ -58,6 +62,7 @@ class FreshChips(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, and raises if a chip cannot be programmed into it."""
         super().set_model(model)
+        give_back(model)
         # Before training compiles its step: a fault model with offsets adds variables.
         with self._chip(0).program(model):
             pass
@@ -80,6 +85,7 @@ class FreshChips(keras.callbacks.Callback):
         self._remove()
         self._stack.enter_context(self._chip(index).program(self.model))
         self._held = index
+        has_changed(self.model, self)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Takes the chip out for validation."""
@@ -100,3 +106,4 @@ class FreshChips(keras.callbacks.Callback):
             sync()
         self._stack.close()
         self._held = None
+        has_given_back(self.model, self)

@@ -21,6 +21,7 @@ from keras_rram.training.many_steps import many_steps, steps_at_once
 from keras_rram.training.recipes import RECIPES, Recipe
 from keras_rram.training.records import Checkpoint, EpochRecords
 from keras_rram.training.schedule import DropRates
+from keras_rram.training.unfinished import give_back
 
 _STATISTICS_IMAGES = 4096
 _STATISTICS_MASKS = 64
@@ -210,6 +211,9 @@ def train(
         except KeyboardInterrupt:
             interrupted = True
             callback_list.on_train_end()
+        except BaseException:
+            give_back(model)
+            raise
     return TrainingResult(
         tuple(recorder.records), len(recorder.records), interrupted, time.perf_counter() - begin
     )

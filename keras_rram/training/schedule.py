@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_rram.layers import faulty_layers, set_drop_rate
+from keras_rram.training.unfinished import give_back, has_changed, has_given_back
 
 
 class DropRateSchedule(keras.callbacks.Callback):
@@ -98,6 +99,7 @@ class DropRates(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, and raises if it has no Drop-Connect layer."""
         super().set_model(model)
+        give_back(model)
         if not faulty_layers(model):
             raise ValueError(f"Model '{model.name}' has no Drop-Connect layer to set rates of.")
 
@@ -122,15 +124,18 @@ class DropRates(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the rates of the step."""
+        has_changed(self.model, self)
         self._assign(self.share(self._epoch, batch, (self.params or {}).get("steps")))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Gives the layers their own rates back."""
         self._assign(1.0)
+        has_given_back(self.model, self)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Gives the layers their own rates back."""
         self._assign(1.0)
+        has_given_back(self.model, self)
 
     def _assign(self, share: float) -> None:
         # On JAX the step holds the state, until it is told to give it back.

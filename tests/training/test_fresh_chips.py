@@ -87,12 +87,31 @@ def test_no_chip_of_training_is_one_of_validation_or_evaluation():
         for found in seen.steps:
             assert any((found[name] != fault.mask).any() for name, fault in faults.items())
     assert not set(validation) & set(population(parse(ROWS), 12))
+    gathered = FreshChips(ROWS).chips(12)  # what fixed statistics are gathered over
+    assert not set(gathered) & {*validation, *population(parse(ROWS), 12)}
 
 
 def test_validation_and_the_trained_model_have_no_chip():
     model, seen = fitted(FreshChips(ROWS))
     for found in [*seen.tests, masks(model)]:
         assert all((mask == 1).all() for mask in found.values())
+
+
+class CtrlC(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_the_next_training_takes_out_what_an_interrupted_one_left():
+    """Keras tells callbacks nothing of an interrupt."""
+    images, labels = tiny_images(24)
+    model = tiny_model(0.0)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(images, labels, verbose=0, callbacks=[FreshChips(ROWS), CtrlC()])
+    assert any((mask == 0).any() for mask in masks(model).values())
+    model.fit(images, labels, verbose=0, callbacks=[FreshChips(ROWS)])
+    assert all((mask == 1).all() for mask in masks(model).values())
 
 
 def test_training_that_goes_on_has_the_chips_of_its_steps():

@@ -17,11 +17,18 @@ from keras_rram import DropConnect
 from keras_rram.data.augmentation import CropFlip
 from keras_rram.data.sources import from_arrays
 from keras_rram.faults import StuckAtZero
-from keras_rram.layers import DropConnectConv2D, DropConnectDense, DropConnectDepthwiseConv2D
+from keras_rram.layers import (
+    DropConnectConv2D,
+    DropConnectDense,
+    DropConnectDepthwiseConv2D,
+    faulty_layers,
+)
+from keras_rram.training.fresh_chips import FreshChips
 from keras_rram.training.loop import train
 from keras_rram.training.on_chips import ChipValidation
 from keras_rram.training.recipes import Recipe
 from keras_rram.training.schedule import DropRateSchedule
+from tests.helpers import to_numpy
 from tests.run_tools import QUICK_COMPILING, ROOT, on_backend
 
 RECIPE = Recipe(
@@ -338,3 +345,31 @@ def test_two_jax_devices_train_as_one():
         JAX_PLATFORMS="cpu",
         XLA_FLAGS=f"{QUICK_COMPILING} --xla_force_host_platform_device_count=2",
     )
+
+
+class Fails(keras.callbacks.Callback):
+    """Raises in the midst of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.last = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == self.last:
+            raise RuntimeError("a disk that is full")
+
+
+def test_an_error_leaves_nothing_of_training_in_the_model():
+    model = _model()
+    recipe = dataclasses.replace(RECIPE, statistics_epochs=2, drop_rates="uniform")
+    with pytest.raises(RuntimeError, match="a disk that is full"):
+        train(
+            model, DATASET, recipe, 0, [FreshChips("stuck_at_zero:rate=0.5"), Fails(3)], verbose=0
+        )
+    assert "call" not in vars(model.get_layer("normalization"))  # nothing holds its statistics
+    for layer in faulty_layers(model).values():
+        assert float(to_numpy(layer.drop_rate)) == pytest.approx(0.2)
+        assert all((to_numpy(mask) == 1).all() for mask in layer.fault_masks.values())
