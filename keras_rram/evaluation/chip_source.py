@@ -14,6 +14,7 @@ from keras_rram.evaluation.engines.protocol import achieved_rate
 from keras_rram.evaluation.fingerprint import text_without_rate
 from keras_rram.export.sidecar import chip_identity
 from keras_rram.faults import FaultModel, StuckAtZero, at_rate, parse
+from keras_rram.layers import faulty_layers, faulty_weights
 
 DEFAULT_CHIPS = 100
 
@@ -51,11 +52,7 @@ class Drawn:
     fault_model: FaultModel
     seed: int
     indices: range
-
-    @property
-    def text(self) -> str:
-        """The fault model without its rate."""
-        return text_without_rate(self.fault_model)
+    text: str
 
     @property
     def rate(self) -> float:
@@ -121,7 +118,10 @@ def chip_sources(
             )
         return [_given(model, faults)]
     indices = range(first_chip, first_chip + (DEFAULT_CHIPS if chips is None else chips))
-    return [Drawn(one, seed, indices) for one in _at_rates(_fault_model(faults, rates), rates)]
+    fault_model = _fault_model(faults, rates)
+    # Of the model as given: at a rate of 0 the proportions of its parts would be lost.
+    text = text_without_rate(fault_model)
+    return [Drawn(one, seed, indices, text) for one in _at_rates(fault_model, rates)]
 
 
 def _fault_model(faults: Any, rates: Sequence[float] | None) -> Any:
@@ -160,10 +160,10 @@ def _given(model: keras.Model, chips: Sequence[Any]) -> Given:
             f"expected chips of different names. Received: {twice[:5]} more than once (a chip is "
             "called as its file, or by name=)"
         )
-    rates = []
+    rates, weights = [], faulty_weights(model)
     for place, chip in enumerate(chips):
         try:
-            rates.append(achieved_rate(chip.faults(model)))
+            rates.append(achieved_rate(chip.faults(model), weights))
         except ValueError as error:
             raise ValueError(f"Chip {chip.name or place} does not fit the model: {error}") from None
     identities = [{**(chip_identity(chip) or {}), "name": chip.name} for chip in chips]
@@ -186,8 +186,6 @@ def is_faultless(source: ChipSource, model: keras.Model) -> bool:
 
     A fault rate of 0 alone does not tell: weights may vary, or reads be noisy.
     """
-    from keras_rram.layers import faulty_layers
-
     if source.rate or any(layer.is_noisy for layer in faulty_layers(model).values()):
         return False
     chips = [source.chip(index) for index in source.indices[:2]]

@@ -11,6 +11,7 @@ import numpy as np
 from keras_rram.faults import FaultModel, parse, spec
 from keras_rram.files import array_sha256
 from keras_rram.layers import DropConnectMixin, faulty_layers
+from keras_rram.noise.injection import read_noise_of
 
 
 def model_sha256(model: keras.Model) -> str:
@@ -51,6 +52,21 @@ def _options(layer: keras.Layer) -> str:
     for name in ("name", "drop_connect", "fault_offsets", "trainable", "seed", "build_config"):
         config.pop(name, None)
     return json.dumps([config, rescale], sort_keys=True, default=repr)
+
+
+def noises(model: keras.Model) -> list[str]:
+    """Returns the kinds of noise on a model's reads, each with its layers unless all have it.
+
+    A model's file holds none, and neither does `model_sha256`.
+    """
+    found = read_noise_of(model)
+    kinds: dict[str, list[str]] = {}
+    for name, noise in found.items():
+        config = keras.saving.serialize_keras_object(noise)
+        kinds.setdefault(json.dumps(config, sort_keys=True, default=str), []).append(name)
+    if len(kinds) == 1 and len(found) == len(faulty_layers(model)):
+        return list(kinds)
+    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items()]
 
 
 def text_without_rate(fault_model: FaultModel) -> str:

@@ -80,8 +80,8 @@ def measure_of(metric: Any) -> Measure:
     A metric that is a mean over images (accuracies, errors, losses) gives a score for each image,
     so that images count as a sample too; any other (AUC, F1, R2) one number for each chip.
 
-    Of functions a higher score is the better one, unless their attribute `higher_is_better` is
-    False.
+    A higher score of a function is the better one, unless its attribute `higher_is_better` is
+    False; so is that of a metric of your own.
 
     Raises:
         ValueError: for an unknown name, or a metric of one array only (`Mean`, `Sum`).
@@ -99,8 +99,7 @@ def measure_of(metric: Any) -> Measure:
         found = type(found).from_config(config)
     if isinstance(found, keras.metrics.Metric):
         identity = json.dumps(keras.metrics.serialize(found), sort_keys=True, default=str)
-        is_better = getattr(found, "_direction", None) != "down"
-        return Measure(found.name, _KerasMetric(found), identity, is_better)
+        return Measure(found.name, _KerasMetric(found), identity, _is_better_when_higher(found))
     if not callable(found):
         raise TypeError(
             "expected metric= as a Keras metric, its name, or a function of (outputs, labels). "
@@ -112,6 +111,15 @@ def measure_of(metric: Any) -> Measure:
     # Workers get it by value: a function of a notebook or a lambda has no module to import.
     wrapped: Any = joblib.wrap_non_picklable_objects(found)
     return Measure(name, wrapped, identity, getattr(found, "higher_is_better", True))
+
+
+def _is_better_when_higher(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric rises as a model gets better; so do those that say nothing else."""
+    if isinstance(metric, keras.metrics.FalseNegatives | keras.metrics.FalsePositives):
+        return False  # Keras gives these no direction
+    if (direction := getattr(metric, "_direction", None)) is not None:
+        return bool(direction != "down")
+    return bool(getattr(metric, "higher_is_better", True))
 
 
 class _KerasMetric:

@@ -13,7 +13,7 @@ import numpy as np
 from keras_rram.data import as_arrays, check_classes, check_images, check_labels
 from keras_rram.evaluation.chip_source import Faults, chip_sources, is_faultless, probe_chip
 from keras_rram.evaluation.engines.choose import RunEngine, Workload, check_choice
-from keras_rram.evaluation.fingerprint import model_sha256
+from keras_rram.evaluation.fingerprint import model_sha256, noises
 from keras_rram.evaluation.measure import Measure, Metric, default_measure, measure_of
 from keras_rram.evaluation.progress import Progress
 from keras_rram.evaluation.rate_run import FoldedImages, RateRun
@@ -214,6 +214,8 @@ def evaluate_rates(
     }
     if measure is not None:
         fingerprint["measure"] = measure.facts()
+    if kinds := noises(model):
+        fingerprint["read_noise"] = kinds
     if calibration is not None:
         fingerprint["calibration"] = array_sha256(np.asarray(calibration))
         if any(layer.drop_connect.rescale for layer in faulty_layers(model).values()):

@@ -151,6 +151,15 @@ def read_noise(model: keras.Model, sigma: float | KernelNoise, seed: int = 0) ->
         _forget_compiled(model)
 
 
+def read_noise_of(model: keras.Model) -> dict[str, KernelNoise]:
+    """Returns the noise on each layer's reads, by layer name, where there is any."""
+    return {
+        name: layer.read_noise
+        for name, layer in faulty_layers(model).items()
+        if layer.read_noise is not None
+    }
+
+
 def reseed(model: keras.Model, *identity: int) -> None:
     """Sets the random state of each Drop-Connect layer from integers and the layer's name alone."""
     for name, layer in faulty_layers(model).items():

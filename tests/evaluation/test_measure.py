@@ -218,3 +218,16 @@ def test_engines_with_a_measure_travel():
 def test_bad_scores_are_errors(metric, message):
     with pytest.raises(ValueError, match=message):
         evaluate(dense(1), (X, X[:, :1]), metric=metric)
+
+
+def test_fewer_false_answers_are_better():
+    """Keras gives counts of false answers no direction."""
+    for name in ("FalseNegatives", "FalsePositives", "mse"):
+        assert not measure_of(name).higher_is_better
+    for name in ("TruePositives", "AUC", "binary_accuracy"):
+        assert measure_of(name).higher_is_better
+
+    class Own(keras.metrics.TruePositives):
+        higher_is_better = False
+
+    assert not measure_of(Own()).higher_is_better
