@@ -75,7 +75,7 @@ def layer_effects(
         }
         shift, scale, lost = moments[name].figures() if name in moments else (0.0, 1.0, 0.0)
         weights = sum(int(np.prod(kernel.shape)) for kernel in layer.kernels.values())
-        rate = achieved_rate(own)
+        rate = achieved_rate(own, weights)
         found.append(
             LayerEffect(name, role_of(layer), weights, rate, shift, scale, lost, alone(name))
         )

@@ -32,6 +32,7 @@ from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.network import (
     check_weights,
     faulty_layers,
+    faulty_weights,
     is_sigmoid,
     set_drop_rate,
     weighted_layers,
@@ -86,6 +87,7 @@ __all__ = [
     "check_weights",
     "is_sigmoid",
     "faulty_layers",
+    "faulty_weights",
     "set_drop_rate",
     "to_drop_connect",
     "weighted_layers",

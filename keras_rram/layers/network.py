@@ -33,6 +33,15 @@ def faulty_layers(model: keras.Layer) -> dict[str, Any]:
     return found
 
 
+def faulty_weights(model: keras.Model) -> int:
+    """Returns how many weights of a built model faults can reach."""
+    return sum(
+        int(np.prod(kernel.shape))
+        for layer in faulty_layers(model).values()
+        for kernel in layer.kernels.values()
+    )
+
+
 def check_weights(model: Any) -> None:
     """Checks that a model is one, built, and that its weights are numbers.
 

@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import StuckAtZero
+from keras_rram import StuckAtZero, read_noise
 from keras_rram.chips import chip as chips
 from keras_rram.evaluation.population import evaluate_population, evaluate_rates
 from keras_rram.evaluation.run_folder import Records, load_run, merge_runs
+from keras_rram.faults import StuckCells, at_rate, parse
 from tests.classifiers import classifier, digits, right_answers, training_digits
 from tests.evaluation.runs import content, evaluate, interrupt
 from tests.run_tools import ROOT
@@ -351,3 +352,27 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path):
         assert process.returncode == 0, errors.decode()[-2000:]
     assert content(killed) == content(tmp_path / "whole")
     assert len((killed / "chips.jsonl").read_bytes().splitlines()) == 80
+
+
+def test_a_sweep_that_begins_without_faults_keeps_the_kind_of_its_faults(model, tmp_path):
+    """At a rate of 0 cells that are stuck off and those stuck on have the same probabilities."""
+    off, on = StuckCells(stuck_off=0.02), StuckCells(stuck_on=0.02)
+    options = {"engine": "keras", "progress": False}
+    curve = evaluate_rates(model, off, [0.0, 0.2], digits(), 2, out=tmp_path / "run", **options)
+    assert parse(curve.results[1].fault_model) == at_rate(off, 0.2)
+    with pytest.raises(ValueError, match="fault_model"):
+        evaluate_rates(
+            model, on, [0.0, 0.2], digits(), 3, out=tmp_path / "run", resume=True, **options
+        )
+    other = evaluate_rates(model, off, [0.1, 0.2], digits(), 2, **options).results[1]
+    assert other.fault_model == curve.results[1].fault_model
+    np.testing.assert_array_equal(other.matrix, curve.results[1].matrix)
+
+
+def test_noisy_reads_are_part_of_what_a_run_is(model, tmp_path):
+    evaluate(model, 2, out=tmp_path / "run")
+    with (
+        read_noise(model, 0.3),
+        pytest.raises(ValueError, match="read_noise"),
+    ):
+        evaluate(model, 3, out=tmp_path / "run", resume=True)

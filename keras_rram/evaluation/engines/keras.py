@@ -1,5 +1,7 @@
 """The reference engine: any Keras backend, any model, any fault model, any repair."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,8 +16,9 @@ from keras_rram.chips.inference import ChipInference
 from keras_rram.evaluation.engines.pickled import from_bytes, to_bytes
 from keras_rram.evaluation.engines.protocol import Answers, Task, achieved_rate
 from keras_rram.evaluation.measure import Measure
-from keras_rram.layers import faulty_layers
-from keras_rram.noise.injection import reseed
+from keras_rram.export.sidecar import chip_identity
+from keras_rram.layers import faulty_layers, faulty_weights
+from keras_rram.noise.injection import read_noise_of, reseed
 from keras_rram.repair import Repair
 
 BATCH = 100
@@ -74,6 +77,7 @@ class KerasEngine:
         self._images = images
         self._labels = np.asarray(labels, np.int32) if measure is None else labels
         self._layers = list(faulty_layers(model).values())
+        self._weights = faulty_weights(model)
         self._is_noisy = any(layer.is_noisy for layer in self._layers)
         with self._random_states_kept():
             found = model(ops.convert_to_tensor(images[:1]), training=False)
@@ -96,7 +100,7 @@ class KerasEngine:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the model as trained, and compiles nothing."""
         held = self._images, self._labels, self._repair, self._batch, self._measure
-        return _restored, (to_bytes(self._model), *held)
+        return _restored, (to_bytes(self._model), read_noise_of(self._model), *held)
 
     def answer(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates each task's chip on its images; the model gets back what it held before."""
@@ -118,7 +122,8 @@ class KerasEngine:
     def _single(self, task: Task) -> Answers:
         programmed = self._programmed(task.chip)
         with programmed, self._repaired(task):
-            return Answers(self._run(task), achieved_rate(programmed.faults))
+            rate = achieved_rate(programmed.faults, self._weights)
+            return Answers(self._run(task), rate)
 
     def _grouped(self, tasks: Sequence[Task]) -> list[Answers]:
         """Evaluates chips side by side on JAX."""
@@ -126,7 +131,7 @@ class KerasEngine:
         for task in tasks:
             programmed = self._programmed(task.chip)
             with programmed:
-                rates.append(achieved_rate(programmed.faults))
+                rates.append(achieved_rate(programmed.faults, self._weights))
                 # JAX arrays never change: these stay when the next chip is programmed.
                 held.append(self._predict.faults())
         # A group of another size would be compiled again.
@@ -155,7 +160,7 @@ class KerasEngine:
     def _run(self, task: Task, faults: list[Any] | None = None) -> np.ndarray:
         """Predicts in batches, noise anew in each; returns booleans, images last."""
         images = np.arange(self._count) if task.images is None else np.asarray(task.images)
-        chip = (-1, -1) if task.chip is None else (task.chip.seed, task.chip.index)
+        chip = _words(task.chip) if self._is_noisy else ()
         parts = []
         for start in range(0, len(images), self._batch):
             batch = images[start : start + self._batch]
@@ -184,8 +189,22 @@ def _is_right(call: Any, batch: Any, images: Any, labels: Any) -> Any:
     return ops.equal(classes, ops.cast(ops.take(labels, batch, axis=0), classes.dtype))
 
 
-def _restored(model: bytes, *arguments: Any) -> KerasEngine:
-    return KerasEngine(from_bytes(model), *arguments)
+def _restored(content: bytes, noises: dict[str, Any], *arguments: Any) -> KerasEngine:
+    model = from_bytes(content)
+    for name, layer in faulty_layers(model).items():
+        layer.read_noise = noises.get(name)  # a file holds none
+    return KerasEngine(model, *arguments)
+
+
+def _words(chip: Chip | None) -> tuple[int, ...]:
+    """Returns the integers that the noise on a chip's reads follows from."""
+    if chip is None:
+        return -1, -1
+    if chip.measured is None:
+        return chip.seed, chip.index
+    # Measured chips have neither: they are told apart by their maps and names.
+    digest = hashlib.sha256(json.dumps(chip_identity(chip), sort_keys=True).encode())
+    return chip.seed, chip.index, int(digest.hexdigest()[:8], 16)
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:

@@ -22,6 +22,7 @@ from keras_rram.export.patchable import PatchableModel
 from keras_rram.export.repairable import RepairableModel
 from keras_rram.export.verify import IMAGES, Thresholds, compare
 from keras_rram.faults import Fault
+from keras_rram.layers import faulty_weights
 from keras_rram.repair import Repair
 
 # Small enough for the activations to stay in the caches: 1.2 times as fast as 100 images, and the
@@ -168,6 +169,7 @@ class LiteRTEngine:
     ):
         self._measure = measure
         self._converted, self._model = converted, converted.model
+        self._weights = faulty_weights(converted.model)
         self._patchable = converted.patchable
         self._inputs = LiteRTModel(self._patchable.tflite).encode(converted.inputs)
         self._labels = np.asarray(labels) if measure is None else labels
@@ -190,9 +192,10 @@ class LiteRTEngine:
         chosen = slice(None) if task.images is None else task.images
         outputs = self._outputs(tflite, self._inputs[chosen])
         labels = keras.tree.map_structure(lambda array: array[chosen], self._labels)
+        rate = achieved_rate(faults, self._weights)
         if self._measure is None:
-            return Answers(outputs.argmax(-1) == labels, achieved_rate(faults))
-        return Answers(self._measure(outputs, labels), achieved_rate(faults))
+            return Answers(outputs.argmax(-1) == labels, rate)
+        return Answers(self._measure(outputs, labels), rate)
 
     def _file(self, task: Task) -> tuple[bytes, Mapping[str, Fault]]:
         """Returns the file of a task's chip, and its faults."""

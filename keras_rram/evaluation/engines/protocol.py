@@ -63,8 +63,13 @@ class Engine(Protocol):
         ...
 
 
-def achieved_rate(faults: Mapping[str, Fault]) -> float:
-    """Returns the share of faulty weights over all kernels of a chip; 0 without any kernel."""
-    weights = sum(fault.mask.size for fault in faults.values())
+def achieved_rate(faults: Mapping[str, Fault], weights: int) -> float:
+    """Returns the share of faulty weights on a chip; 0 without any weight.
+
+    Args:
+        faults: those of the chip, by kernel name; kernels that a measured map leaves out are
+            healthy.
+        weights: how many weights faults can reach, see `faulty_weights`.
+    """
     faulty = sum(int(np.count_nonzero(fault.faulty)) for fault in faults.values())
     return faulty / weights if weights else 0.0

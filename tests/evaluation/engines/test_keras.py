@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rram import Chip, Fault, StuckAtZero
+from keras_rram import Chip, Fault, StuckAtZero, read_noise
 from keras_rram.chips import audit
 from keras_rram.chips import chip as chips
 from keras_rram.evaluation.engines.keras import KerasEngine
 from keras_rram.evaluation.engines.protocol import Task, achieved_rate
+from keras_rram.layers import faulty_weights
 from tests.classifiers import classifier, digits, right_answers
 from tests.run_tools import ROOT, on_backend
 
@@ -59,7 +60,7 @@ def test_achieved_rate_is_that_of_the_audit(model, engine):
     (answers,) = engine.answer([Task(chip)])
     with chip.program(model):
         assert answers.fault_rate == pytest.approx(audit(model).rate, abs=1e-12)
-    assert achieved_rate({}) == 0.0
+    assert achieved_rate({}, 0) == 0.0
 
 
 def test_masks_are_assigned_without_tracing_again(engine):
@@ -95,7 +96,7 @@ def test_a_repair_acts_on_each_programmed_chip_and_is_undone(model):
     def no_bias(model, chip):
         bias = model.get_layer("head").bias
         before = np.array(bias)
-        seen.append(achieved_rate(chip.faults(model) if chip else {}))
+        seen.append(achieved_rate(chip.faults(model) if chip else {}, faulty_weights(model)))
         bias.assign(np.zeros(bias.shape))
         yield
         bias.assign(before)
@@ -143,6 +144,7 @@ from keras_rram import StuckAtZero, Chip
 from keras_rram.chips import chip as chips
 from keras_rram.evaluation.engines.protocol import Task
 from keras_rram.evaluation.engines.keras import KerasEngine
+from keras_rram.layers import faulty_weights
 from tests.classifiers import classifier, digits, right_answers
 
 model = classifier()
@@ -183,3 +185,36 @@ def test_every_backend_gives_the_same_answers(backend, engine):
     tasks = [Task(task.chip, np.arange(100)) for task in tasks]
     here = KerasEngine(classifier(), *digits(100)).answer(tasks)
     np.testing.assert_allclose(means, [answers.correct.mean() for answers in here], atol=1e-3)
+
+
+def test_noisy_reads_travel_with_the_engine(model):
+    with read_noise(model, 0.3):
+        engine = KerasEngine(model, *digits())
+        again = pickle.loads(pickle.dumps(engine))
+        tasks = [Task(Chip(StuckAtZero(0.2), 1, 5))]
+        (here,), (there,) = engine.answer(tasks), again.answer(tasks)
+    np.testing.assert_array_equal(here.correct, there.correct)
+    assert (here.correct != right_answers(model, tasks[0].chip, *digits())).any()
+
+
+def test_measured_chips_have_reads_of_their_own(model):
+    """Neither has a seed or an index: the same map under two names is two chips."""
+    kernel = next(iter(Chip(StuckAtZero(0.0)).faults(model)))
+    fault = Chip(StuckAtZero(0.0)).faults(model)[kernel]
+    one, other = (Chip(measured={kernel: fault}, name=name) for name in ("a", "b"))
+    with read_noise(model, 0.3):
+        first, second, again = KerasEngine(model, *digits()).answer(
+            list(map(Task, (one, other, one)))
+        )
+    np.testing.assert_array_equal(first.correct, again.correct)
+    assert (first.correct != second.correct).any()
+
+
+def test_layers_that_a_map_leaves_out_count_as_healthy(model, engine):
+    faults = Chip(StuckAtZero(0.4), 1, 5).faults(model)
+    name = min(faults, key=lambda one: faults[one].mask.size)
+    chip = Chip(measured={name: Fault(faults[name].mask)})
+    (answers,) = engine.answer([Task(chip)])
+    with chip.program(model):
+        assert answers.fault_rate == pytest.approx(audit(model).rate)
+    assert 0 < answers.fault_rate < 0.4 * 0.9
