@@ -233,7 +233,7 @@ class StuckAtValues(CellModel):
 
     Attributes:
         rate: share of stuck cells, in `[0, 1)`.
-        values: conductances in siemens, at least one.
+        values: conductances in siemens, at least one; an array is taken flat.
         mapping: see `CellModel`.
 
     Example:
@@ -251,12 +251,15 @@ class StuckAtValues(CellModel):
         super().__post_init__()
         check_share("rate", self.rate)
         given: Any = self.values
+        if isinstance(given, np.ndarray):
+            given = given.ravel().tolist()
         values = tuple(given) if isinstance(given, list | tuple) else (given,)
         if not values:
             raise ValueError("`values` must hold a conductance in siemens. Received: none")
         for value in values:
             check_conductance("values", value)
-        object.__setattr__(self, "values", values)
+        # Python's own numbers, also of a list of NumPy's: a text can say no others.
+        object.__setattr__(self, "values", tuple(map(float, values)))
 
     def cells(self, shape: Sequence[int], rng: np.random.Generator) -> CellFault:
         """Draws which cells are stuck, and at which of the values."""

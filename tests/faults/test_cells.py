@@ -139,6 +139,14 @@ def test_open_cells_cost_what_the_off_current_was_worth():
     np.testing.assert_allclose(cells.on(kernel, mapping).apply(kernel), [0.6, 0.1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, list, tuple])
+def test_values_as_they_were_measured_are_taken(kind):
+    """A file of measurements is an array: its chips can be saved, which a text must say."""
+    model = StuckAtValues(0.1, kind(np.array([0.0, 1e-5, 9e-5])))
+    assert model.values == (0.0, 1e-5, 9e-5)
+    assert parse(spec(model)) == model and hash(model) == hash(parse(spec(model)))
+
+
 def test_measured_values_are_equally_likely():
     values = (0.0, 1e-5, 1e-5, 9e-5)
     cells = StuckAtValues(0.5, values).cells((200, 200), rng())
