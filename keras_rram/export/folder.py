@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -131,7 +132,8 @@ def export_population(
             `calibration_chips`, `repair`, `thresholds`, `also_on`, `micro_images`, `data`,
             `command`, `commit` and `converter`.
         folder: folder to write; made if needed, and without a population in it, unless resumed.
-        chips: the chips, all different.
+        chips: the chips, all different. The file of a measured one has the chip's name, so names
+            differ, and none is "base".
         quantization: see `export_tflite`.
         calibration: see there.
         images: see there; every file is run on all of them.
@@ -168,7 +170,7 @@ def export_population(
     ```
     """
     folder = pathlib.Path(folder)
-    names = _file_names(chips)
+    names = file_names(chips)
     folder.mkdir(parents=True, exist_ok=True)
     base, index = folder / BASE, folder / INDEX
     if not resume and (base.exists() or index.exists()):
@@ -243,8 +245,12 @@ def _key(chip: Chip) -> str:
     return json.dumps(chip_identity(chip), sort_keys=True)
 
 
-def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
-    """Returns the file name of each chip by its identity: seed and index, or a map's SHA-256."""
+def file_names(chips: Sequence[Chip]) -> dict[str, str]:
+    """Returns the file name of each chip by its identity: seed and index, name, or map's SHA-256.
+
+    Raises:
+        ValueError: if there is no chip, if two would have one file, or one that of the base.
+    """
     if not chips:
         raise ValueError("`chips` must hold at least one chip. Received: none")
     for chip in chips:
@@ -263,6 +269,20 @@ def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
         if digest is not None and chip.name:
             name = chip.name
         names[_key(chip)] = f"{name}.tflite"
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    called = [chip.name for chip in chips if f"{chip.name}.tflite" in twice]
+    if called:
+        raise ValueError(
+            "`chips` must have different names, which name their files. Received: maps that "
+            f"differ, and {sorted(set(called))[:5]} more than once (a chip is called after its "
+            "file: rename one)"
+        )
+    # Some file systems do not tell capitals apart.
+    if base := [name for name in names.values() if name.casefold() == BASE]:
+        raise ValueError(
+            f"A chip cannot be called '{base[0].removesuffix('.tflite')}', since '{BASE}' is the "
+            "fault-free file. Rename the chip (it is called after its file)."
+        )
     if len(set(names.values())) != len(chips):
         raise ValueError(
             "`chips` must differ in seed, index or map, which name their files. Received: "

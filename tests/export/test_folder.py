@@ -180,6 +180,20 @@ def test_measured_chips_are_named_by_their_map(tmp_path):
     assert folder.BASE in files(tmp_path)
 
 
+def test_no_chip_takes_the_file_of_another_or_of_the_base(tmp_path):
+    """Measured chips are called after their files, which may be in different folders."""
+    faults = [chip.faults(export_models.model()) for chip in CHIPS[:2]]
+    for names, message in (
+        (("base", "good"), "A chip cannot be called 'base', since 'base.tflite' is the fault-free"),
+        (("good", "Base"), "A chip cannot be called 'Base'"),
+        (("c", "c"), r"must have different names.*\['c'\] more than once .*rename one"),
+    ):
+        chips = [Chip(measured=each, name=name) for each, name in zip(faults, names, strict=True)]
+        with pytest.raises(ValueError, match=message):
+            export(tmp_path, chips)
+    assert not files(tmp_path)
+
+
 def test_rescaling_chips_share_a_base_with_room_for_their_weights(tmp_path, monkeypatch):
     monkeypatch.undo()
     model = rescaling_model()
