@@ -65,10 +65,11 @@ class PopulationExport:
     Attributes:
         folder: the folder.
         base: the fault-free file that all chips are patched from.
-        index: JSON lines, one for each chip: file, SHA-256, size, chip, fault rate, verification;
-            of a chip without a file the reason, as `failed`.
+        index: JSON lines, one for each chip, those of the runs that this one resumed too: file,
+            SHA-256, size, chip, fault rate, verification; of a chip without a file the reason, as
+            `failed`.
         written: number of chips that were written.
-        kept: number of chips that were there before, from the run that this one resumed.
+        kept: number of these chips that were there before, from the run that this one resumed.
         failed: the chips that have no file.
     """
 
@@ -141,7 +142,7 @@ def export_population(
         calibration_chips: see there.
         repair: see there; it is applied to each chip, and to the fault-free model of the base.
         thresholds: see there.
-        resume: whether the chips of an earlier run of the same export are kept.
+        resume: whether the chips of an earlier run of the same export are kept, these and others.
         run: whether each chip's file is run next to the Keras model. Without, every byte is checked
             all the same, and the base and the first chip are run: much faster.
         progress: called with the report of each file after it is written.
@@ -200,16 +201,22 @@ def export_population(
         _check_same(base, exporter)
     else:
         exporter.write(base)
-    kept = read_index(index) if resume else {}
+    known, mine = read_index(index) if resume else {}, set(names.values())
     kept = {
-        names[key]: kept[names[key]]
+        name: known[name]
         for chip in chips
-        if (key := _key(chip)) in names and _is_kept(folder, kept.get(names[key]), chip)
+        if _is_kept(folder, known.get(name := names[_key(chip)]), chip)
     }
+    others = [  # of earlier calls with other chips, whose files stay
+        known[name]
+        for name in known
+        if name not in mine and ("failed" in known[name] or _is_whole(folder, known[name]))
+    ]
     for leftover in folder.glob(".partial-*"):
         leftover.unlink()
     with written_whole(index) as temporary:
-        lines = [INDEX_LINE.line(kept[name]) for name in names.values() if name in kept]
+        ours = [kept[name] for name in names.values() if name in kept]
+        lines = [INDEX_LINE.line(record) for record in [*others, *ours]]
         temporary.write_text("".join(lines), encoding="utf-8")
     written, failed = 0, []
     with index.open("a", encoding="utf-8") as lines_out:
@@ -316,6 +323,11 @@ def _is_kept(folder: pathlib.Path, record: dict[str, Any] | None, chip: Chip) ->
             f"'{folder}' holds '{record['file']}' of another chip: {record['chip']}. Choose "
             "another folder."
         )
+    return _is_whole(folder, record)
+
+
+def _is_whole(folder: pathlib.Path, record: dict[str, Any]) -> bool:
+    """Returns whether the file of a line of the index is there, as line and sidecar say."""
     path = folder / record["file"]
     if not path.exists() or not sidecar_path(path).exists():
         return False

@@ -99,6 +99,29 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_folder(tmp_path):
     assert export(stopped, resume=True).kept == 5
 
 
+def test_more_chips_in_the_same_folder_leave_the_first_in_its_index(tmp_path):
+    def index():
+        lines = (tmp_path / "index.jsonl").read_text().splitlines()
+        return [json.loads(line)["chip"]["index"] for line in lines]
+
+    export(tmp_path, CHIPS[:3])
+    before = files(tmp_path)
+    result = export(tmp_path, CHIPS[3:], resume=True)
+    assert (result.written, result.kept) == (2, 0)
+    assert index() == [0, 1, 2, 3, 4]
+    after = files(tmp_path)
+    assert after.pop("index.jsonl").startswith(before.pop("index.jsonl"))
+    assert before.items() < after.items()
+    assert export(tmp_path, CHIPS, resume=True).kept == 5
+    # A line of a file that is gone says nothing; the reason why there is none stays.
+    (tmp_path / "chip_4_00001.tflite").unlink()
+    wrong = Chip(measured={"elsewhere/kernel": Fault(np.ones((3, 3), np.float32))}, name="wrong")
+    assert export(tmp_path, [wrong], resume=True).failed
+    assert export(tmp_path, CHIPS[3:], resume=True).kept == 2
+    assert index() == [0, 2, 0, 3, 4]
+    assert b'"failed"' in files(tmp_path)["index.jsonl"].splitlines()[2]
+
+
 def test_a_disk_that_fills_up_keeps_what_was_written_and_resumes(tmp_path, monkeypatch):
     export(tmp_path / "whole")
     write, written = pathlib.Path.write_bytes, []
