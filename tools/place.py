@@ -121,6 +121,7 @@ def main(argv: Sequence[str]) -> None:
         "statistics": kind,
         "groups": {name: list(layers) for name, layers in groups.items()},
         "unit": FLAGS.unit,
+        **placement_flags.fingerprint(kind, calibration, FLAGS.unit),
     }
     commit, started = cli.commit(), time.time()
     found = _search(search, folder / "study.db", fingerprint)
@@ -130,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
         return
     started = time.time()
     chosen = _reported(found)
-    asked = _asked(found)
+    asked = _asked(found, search)
     sets = {search.placement(trial.groups) for part in chosen.values() for trial in part}
     sets |= {frozenset(), search.placement(list(groups))}
     sets |= {search.placement(asked.groups)} if asked else set()
@@ -286,12 +287,14 @@ def _reported(found: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return chosen
 
 
-def _asked(found: Mapping[str, Sequence[Any]]) -> Any:
+def _asked(found: Mapping[str, Sequence[Any]], search: Any) -> Any:
     from keras_rram.placement import best
 
     if FLAGS.most_loss is None and FLAGS.share is None:
         return None
     every = [one for part in found.values() for one in part]
+    if FLAGS.most_loss is not None:
+        every.append(search.evaluate(()))  # what a loss is measured from; "random" may lack it
     trial = best(every, FLAGS.most_loss, FLAGS.share)
     if trial is None:
         print("No placement of the search is what was asked for.")

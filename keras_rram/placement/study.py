@@ -75,7 +75,11 @@ class Study:
             held = self._study.user_attrs.get("fingerprint", text)
             if held != text:
                 before, now = json.loads(held), json.loads(text)
-                differing = sorted(k for k in before | now if before.get(k) != now.get(k))
+                differing = [
+                    name if name in before else f"{name}, which it does not record"
+                    for name in sorted(before | now)
+                    if before.get(name) != now.get(name)
+                ]
                 raise ValueError(
                     f"expected the search that the study '{way}' in '{path}' is of. What differs "
                     f"is {', '.join(differing)} (name another folder)"

@@ -128,6 +128,8 @@ def test_a_search_that_was_interrupted_goes_on(tmp_path):
     assert run_search(again, "random", plan, 8, path, {"x": 1}) == found and not again.seen
     with pytest.raises(ValueError, match="What differs is x"):
         run_search(again, "random", plan, 8, path, {"x": 2})
+    with pytest.raises(ValueError, match="What differs is y, which it does not record"):
+        run_search(again, "random", plan, 8, path, {"x": 1, "y": 2})
     with pytest.raises(ValueError, match="a way of searching"):
         run_search(again, "grid", plan, 8, path, {"x": 1})
     assert not list(tmp_path.glob("*.worker-*"))
