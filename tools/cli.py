@@ -9,7 +9,7 @@ import runpy
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # Before TensorFlow is imported, or its start-up messages drown the tool's own.
@@ -27,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 IS_CLONE = (ROOT / "pyproject.toml").is_file()
 
 _LONGEST = 600  # characters of a message
+_PATIENCE = 60.0  # seconds that one of several processes waits for another one's results
 
 _section_of: dict[str, str] = {}
 _writing = contextlib.ExitStack()
@@ -156,10 +157,11 @@ def in_a_line(error: Exception) -> str:
     return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 100]} ... {words[-90:]}"
 
 
-def output_folder(path: str | None, resume: bool = False) -> pathlib.Path:
+def output_folder(path: str | None, resume: bool = False, is_shared: bool = False) -> pathlib.Path:
     """Returns the folder of `--out`, made if need be, once it is sure that it can be written.
 
-    Until `done`, which `run` calls, no other process may write it.
+    Until `done`, which `run` calls, no other process may write it, unless it is shared: then
+    several work there at once, and write their results by `writing`.
 
     Raises:
         ValueError: if it is missing, holds files and `resume` is off, or has another writer.
@@ -171,8 +173,24 @@ def output_folder(path: str | None, resume: bool = False) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(f"--out='{folder}' cannot be written.")
+    if is_shared:
+        with one_writer(folder, _PATIENCE):
+            return folder
     _writing.enter_context(one_writer(folder))
     return folder
+
+
+@contextlib.contextmanager
+def writing(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps the others out of a shared folder while results are written; waits for its turn.
+
+    Raises:
+        ValueError: if another process goes on writing.
+    """
+    from keras_rram.files import one_writer
+
+    with one_writer(folder, _PATIENCE):
+        yield
 
 
 def check_output_folder() -> None:

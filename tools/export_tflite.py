@@ -97,10 +97,13 @@ def main(argv: Sequence[str]) -> None:
 
     from keras_rram import data
     from keras_rram.export import export_population, export_tflite
+    from keras_rram.export.folder import file_names
 
     chips, calibration_chips, metric = _chips(), _calibration_chips(), metric_flag.given()
     if metric is not None and FLAGS.keep_above is None:
         raise ValueError("--metric goes with --keep_above: it says which chips are kept.")
+    if chips:
+        file_names(chips)  # before any work: they must differ
     if FLAGS.cross_check and not chips:
         raise ValueError("--cross_check needs chips.")
     if FLAGS.cross_check and repair_flags.plan() is not None:

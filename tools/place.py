@@ -6,11 +6,13 @@ accumulates that loses at most one point, and the front of accuracy against work
   python -m tools.place --model=runs/all/model.keras --fault_rate=0.2 --most_loss=0.01 \
       --out=runs/placed
 
-Tiles as the work, 45% of them or more, the search alone, by a second process on the same study
-(`--resume` also goes on with one that was killed); and another model on the same chips beside:
+A second process on the same study, for the search alone (`--resume` also goes on with one that was
+killed); tiles as the work, 45% of them or more; and another model on the same chips beside:
 
+  python -m tools.place --model=runs/all/model.keras --fault_rate=0.2 --out=runs/placed \
+      --resume --search_only
   python -m tools.place --model=runs/all/model.keras --fault_rate=0.2 --unit=tiles --share=0.45 \
-      --out=runs/placed --resume --search_only
+      --out=runs/tiles
   python -m tools.place --model=runs/all/model.keras --fault_rate=0.2 --share=0.45 \
       --against=4C=runs/4c/model.keras --out=runs/against
 
@@ -20,7 +22,8 @@ an evaluation, which the search never saw. Ways: "greedy" adds groups by the los
 has alone, "random" draws, "optuna" begins with the greedy placements and goes on with its own
 proposals (TPE, two objectives). A placement that another one beats in both is given up early.
 The folder `--out` gets `study.db`, an Optuna study, then `place.csv`, `place.json` and
-`place.png`. Accuracies and shares are in [0, 1], `low` and `high` the 95% interval.
+`place.png`; who reports waits for the trials of others. Accuracies and shares are in [0, 1], `low`
+and `high` the 95% interval.
 """
 
 import pathlib
@@ -107,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
     images = searched.arrays("validation")
     search = Trials(bench(network, images, FLAGS.search_chips, "validation"), groups, work)
     judge = bench(network, test, FLAGS.chips, "evaluation")
-    folder = cli.output_folder(FLAGS.out, FLAGS.resume)
+    folder = cli.output_folder(FLAGS.out, FLAGS.resume, is_shared=True)
     fingerprint = {
         "model": model_sha256(model),
         "data": array_sha256(images[0], images[1]),
@@ -118,6 +121,7 @@ def main(argv: Sequence[str]) -> None:
         "statistics": kind,
         "groups": {name: list(layers) for name, layers in groups.items()},
         "unit": FLAGS.unit,
+        **placement_flags.fingerprint(kind, calibration, FLAGS.unit),
     }
     commit, started = cli.commit(), time.time()
     found = _search(search, folder / "study.db", fingerprint)
@@ -127,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
         return
     started = time.time()
     chosen = _reported(found)
-    asked = _asked(found)
+    asked = _asked(found, search)
     sets = {search.placement(trial.groups) for part in chosen.values() for trial in part}
     sets |= {frozenset(), search.placement(list(groups))}
     sets |= {search.placement(asked.groups)} if asked else set()
@@ -168,8 +172,9 @@ def main(argv: Sequence[str]) -> None:
         "seconds": seconds,
         "against": [vars(one) | {"accuracy": vars(one.accuracy)} for one in beside],
     }
-    report.write_rows(folder / "place.csv", table, **about)
-    _draw(table, [*points, *beside], folder)
+    with cli.writing(folder):
+        report.write_rows(folder / "place.csv", table, **about)
+        _draw(table, [*points, *beside], folder)
     shares = ["share", "accuracy", "low", "high", "loss", "loss_low", "loss_high"]
     shown = table[["way", *shares, "saved_pj", "groups"]]
     report.show(report.in_percent(shown, shares), _notes(about))
@@ -256,11 +261,15 @@ def _search(search: Any, path: pathlib.Path, fingerprint: Any) -> dict[str, list
         study = Study(path, "greedy", fingerprint, FLAGS.seed)
         greedy = greedy_plan(study.remember("losses", losses), search.work, FLAGS.trials)
         plans |= {"greedy": greedy, "optuna": greedy}
-    for way in FLAGS.ways:
-        study = Study(path, way, fingerprint, FLAGS.seed)
-        plan = [search.params(groups) for groups in plans[way]]
-        found[way] = study.run(search, plan, FLAGS.trials)
-        print(f"{way}: {len(found[way])} trials", flush=True)
+    # A second time for what other processes had in their hands: a report is of all trials.
+    for wait in (False,) if FLAGS.search_only else (False, True):
+        for way in FLAGS.ways:
+            study = Study(path, way, fingerprint, FLAGS.seed)
+            plan = [search.params(groups) for groups in plans[way]]
+            before = len(found.get(way, ()))
+            found[way] = study.run(search, plan, FLAGS.trials, wait)
+            if len(found[way]) > before:
+                print(f"{way}: {len(found[way])} trials", flush=True)
     return found
 
 
@@ -278,12 +287,14 @@ def _reported(found: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return chosen
 
 
-def _asked(found: Mapping[str, Sequence[Any]]) -> Any:
+def _asked(found: Mapping[str, Sequence[Any]], search: Any) -> Any:
     from keras_rram.placement import best
 
     if FLAGS.most_loss is None and FLAGS.share is None:
         return None
     every = [one for part in found.values() for one in part]
+    if FLAGS.most_loss is not None:
+        every.append(search.evaluate(()))  # what a loss is measured from; "random" may lack it
     trial = best(every, FLAGS.most_loss, FLAGS.share)
     if trial is None:
         print("No placement of the search is what was asked for.")

@@ -105,6 +105,24 @@ def calibration(dataset: Any) -> Any:
     return inputs.calibration(dataset)
 
 
+def fingerprint(statistics: str, calibration: Any, unit: str) -> dict[str, Any]:
+    """Returns the flags here that a trial depends on: where statistics are gathered, and on what.
+
+    Args:
+        statistics: where they come from.
+        calibration: the training images that they are gathered on.
+        unit: what the work is counted in; cells and tiles follow from `--mapping`.
+    """
+    found: dict[str, Any] = {}
+    if statistics != "model":
+        found["calibration_images"] = len(calibration)
+    if statistics == "placement":
+        found["gathering_chips"] = FLAGS.gathering_chips
+    if unit != "macs":
+        found["mapping"] = FLAGS.mapping
+    return found
+
+
 def costs(model: Any, groups: Any) -> dict[str, dict[str, float]]:
     """Returns what each group of layers costs on RRAM, and saves."""
     from keras_rram.hardware import count_operations

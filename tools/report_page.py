@@ -9,8 +9,10 @@ for each chip its accuracy by class, its achieved fault rates, its tile maps and
 replay and export it; of two runs, first both side by side.
 
 Classes and tile maps need the images' labels and the model. They are read from where the run found
-them, which its `config.json` says; where they are gone, or others than the run's, the page says
-what it lacks.
+them, which its `config.json` says, but for what flags say; where they are gone, or others than the
+run's, the page says what it lacks. Of a run whose model was moved:
+
+  python -m tools.report_page runs/chips --model=archive/model.keras
 """
 
 import dataclasses
@@ -33,7 +35,7 @@ number_flags.define(
     "(-inf, inf)",
 )
 inputs.define_model(convert=True)
-inputs.define_data()
+inputs.define_data(calibration=300)
 chip_files.define()
 
 
@@ -45,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
     folders = [pathlib.Path(name) for name in argv[1:]]
     if len(folders) not in (1, 2):
         raise ValueError(f"expected a run's folder, or two. Received: {argv[1:]}")
+    run_report.check_alone(folders)
     path = pathlib.Path(FLAGS.out or folders[0] / "report.html")
     if path.suffix != ".html":
         raise ValueError(f"--out must be an .html file. Received: {path}")

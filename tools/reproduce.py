@@ -92,11 +92,11 @@ def _in_turn(runs: Sequence[Any]) -> list[str]:
                 jobs=FLAGS.jobs,
                 resume=FLAGS.resume,
             )
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             if len(runs) == 1:
                 raise
             failed.append(run.name)
-            tqdm.write(f"{run.name}: {error}")
+            tqdm.write(f"{run.name}: {cli.in_a_line(error)}")
             continue
         tqdm.write(_line(record))
     return failed

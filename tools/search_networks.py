@@ -13,9 +13,9 @@ and --epochs for what you want to know, and train the best in full before you be
 Training drops the faulty layers at --fault_rate. The search looks at training images that are set
 aside and at chips of the stream "validation", as `tools.place` does, and the folder `--out` gets
 `study.db`, an Optuna study of two objectives (accuracy, share of multiply-accumulates on faulty
-hardware), which `--resume` goes on with and several processes may share; then `networks.csv` and
-`networks.json`, a row for each network, with the 95% interval over chips on the search's images,
-and `networks.png`.
+hardware), which `--resume` goes on with and several processes may share, each of which waits for
+the last networks of the others; then `networks.csv` and `networks.json`, a row for each network,
+with the 95% interval over chips on the search's images, and `networks.png`.
 """
 
 import pathlib
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     from keras_rram.placement import Study, TrainedTrials, pareto
 
     recipe, fault_model, whole, dataset = resnet_choices.task()
-    folder = cli.output_folder(FLAGS.out, FLAGS.resume)
+    folder = cli.output_folder(FLAGS.out, FLAGS.resume, is_shared=True)
     fingerprint = {
         "data": whole.fingerprint,
         "fault_model": spec(fault_model),
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
 
     trials = TrainedTrials(resnet_choices.choices(), train)
     study = Study(folder / "study.db", "optuna", fingerprint, FLAGS.seed)
-    found = study.run(trials, plan(), FLAGS.trials)
+    found = study.run(trials, plan(), FLAGS.trials, wait=True)
     front = {one.groups for one in pareto(found)}
     rows = []
     for one in found:
@@ -95,8 +95,9 @@ def main(argv: Sequence[str]) -> None:
             }
         )
     table = report.table(rows)
-    report.write_rows(folder / "networks.csv", table, **fingerprint)
-    draw(table, folder / "networks.png")
+    with cli.writing(folder):
+        report.write_rows(folder / "networks.csv", table, **fingerprint)
+        draw(table, folder / "networks.png")
     shares = ["share", "mean", "low", "high", "worst"]
     shown = table[table["front"]].sort_values("share")[[*shares, "network"]]
     report.show(report.in_percent(shown, shares), [f"Results: {FLAGS.out}/"])

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -64,10 +65,11 @@ class PopulationExport:
     Attributes:
         folder: the folder.
         base: the fault-free file that all chips are patched from.
-        index: JSON lines, one for each chip: file, SHA-256, size, chip, fault rate, verification;
-            of a chip without a file the reason, as `failed`.
+        index: JSON lines, one for each chip, those of the runs that this one resumed too: file,
+            SHA-256, size, chip, fault rate, verification; of a chip without a file the reason, as
+            `failed`.
         written: number of chips that were written.
-        kept: number of chips that were there before, from the run that this one resumed.
+        kept: number of these chips that were there before, from the run that this one resumed.
         failed: the chips that have no file.
     """
 
@@ -131,7 +133,8 @@ def export_population(
             `calibration_chips`, `repair`, `thresholds`, `also_on`, `micro_images`, `data`,
             `command`, `commit` and `converter`.
         folder: folder to write; made if needed, and without a population in it, unless resumed.
-        chips: the chips, all different.
+        chips: the chips, all different. The file of a measured one has the chip's name, so names
+            differ, and none is "base".
         quantization: see `export_tflite`.
         calibration: see there.
         images: see there; every file is run on all of them.
@@ -139,7 +142,7 @@ def export_population(
         calibration_chips: see there.
         repair: see there; it is applied to each chip, and to the fault-free model of the base.
         thresholds: see there.
-        resume: whether the chips of an earlier run of the same export are kept.
+        resume: whether the chips of an earlier run of the same export are kept, these and others.
         run: whether each chip's file is run next to the Keras model. Without, every byte is checked
             all the same, and the base and the first chip are run: much faster.
         progress: called with the report of each file after it is written.
@@ -168,7 +171,7 @@ def export_population(
     ```
     """
     folder = pathlib.Path(folder)
-    names = _file_names(chips)
+    names = file_names(chips)
     folder.mkdir(parents=True, exist_ok=True)
     base, index = folder / BASE, folder / INDEX
     if not resume and (base.exists() or index.exists()):
@@ -198,16 +201,22 @@ def export_population(
         _check_same(base, exporter)
     else:
         exporter.write(base)
-    kept = read_index(index) if resume else {}
+    known, mine = read_index(index) if resume else {}, set(names.values())
     kept = {
-        names[key]: kept[names[key]]
+        name: known[name]
         for chip in chips
-        if (key := _key(chip)) in names and _is_kept(folder, kept.get(names[key]), chip)
+        if _is_kept(folder, known.get(name := names[_key(chip)]), chip)
     }
+    others = [  # of earlier calls with other chips, whose files stay
+        known[name]
+        for name in known
+        if name not in mine and ("failed" in known[name] or _is_whole(folder, known[name]))
+    ]
     for leftover in folder.glob(".partial-*"):
         leftover.unlink()
     with written_whole(index) as temporary:
-        lines = [INDEX_LINE.line(kept[name]) for name in names.values() if name in kept]
+        ours = [kept[name] for name in names.values() if name in kept]
+        lines = [INDEX_LINE.line(record) for record in [*others, *ours]]
         temporary.write_text("".join(lines), encoding="utf-8")
     written, failed = 0, []
     with index.open("a", encoding="utf-8") as lines_out:
@@ -243,8 +252,12 @@ def _key(chip: Chip) -> str:
     return json.dumps(chip_identity(chip), sort_keys=True)
 
 
-def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
-    """Returns the file name of each chip by its identity: seed and index, or a map's SHA-256."""
+def file_names(chips: Sequence[Chip]) -> dict[str, str]:
+    """Returns the file name of each chip by its identity: seed and index, name, or map's SHA-256.
+
+    Raises:
+        ValueError: if there is no chip, if two would have one file, or one that of the base.
+    """
     if not chips:
         raise ValueError("`chips` must hold at least one chip. Received: none")
     for chip in chips:
@@ -263,6 +276,20 @@ def _file_names(chips: Sequence[Chip]) -> dict[str, str]:
         if digest is not None and chip.name:
             name = chip.name
         names[_key(chip)] = f"{name}.tflite"
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    called = [chip.name for chip in chips if f"{chip.name}.tflite" in twice]
+    if called:
+        raise ValueError(
+            "`chips` must have different names, which name their files. Received: maps that "
+            f"differ, and {sorted(set(called))[:5]} more than once (a chip is called after its "
+            "file: rename one)"
+        )
+    # Some file systems do not tell capitals apart.
+    if base := [name for name in names.values() if name.casefold() == BASE]:
+        raise ValueError(
+            f"A chip cannot be called '{base[0].removesuffix('.tflite')}', since '{BASE}' is the "
+            "fault-free file. Rename the chip (it is called after its file)."
+        )
     if len(set(names.values())) != len(chips):
         raise ValueError(
             "`chips` must differ in seed, index or map, which name their files. Received: "
@@ -296,6 +323,11 @@ def _is_kept(folder: pathlib.Path, record: dict[str, Any] | None, chip: Chip) ->
             f"'{folder}' holds '{record['file']}' of another chip: {record['chip']}. Choose "
             "another folder."
         )
+    return _is_whole(folder, record)
+
+
+def _is_whole(folder: pathlib.Path, record: dict[str, Any]) -> bool:
+    """Returns whether the file of a line of the index is there, as line and sidecar say."""
     path = folder / record["file"]
     if not path.exists() or not sidecar_path(path).exists():
         return False

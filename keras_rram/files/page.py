@@ -49,7 +49,8 @@ one's checksum is verified, arrays are numbers or texts and as large as they say
 
 While a process writes a folder it holds `.writer.lock` there (`chips.jsonl.lock`,
 `index.jsonl.lock` and `checkpoint.npz.lock` of the library), and a second one is refused; what a
-killed process leaves of them is without meaning.
+killed process leaves of them is without meaning. Those who share a search (`study.db`) hold it one
+after the other, while they write its results.
 """
 
 

@@ -33,30 +33,32 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
-def lock(path: str | os.PathLike) -> filelock.BaseFileLock:
+def lock(path: str | os.PathLike, patience: float = 0.0) -> filelock.BaseFileLock:
     """Locks a file until the process ends or calls `release`, on every operating system.
 
     Args:
         path: a file of its own for the lock; it is made, and may stay.
+        patience: seconds to wait for one who holds it.
 
     Raises:
         BlockingIOError: if another process, or another part of this one, holds it.
     """
     held = filelock.FileLock(path)
     try:
-        held.acquire(blocking=False)
+        held.acquire(patience, blocking=patience > 0)
     except filelock.Timeout:
         raise BlockingIOError(f"'{path}' is held by another process.") from None
     return held
 
 
 @contextlib.contextmanager
-def one_writer(path: str | os.PathLike) -> Iterator[None]:
+def one_writer(path: str | os.PathLike, patience: float = 0.0) -> Iterator[None]:
     """Keeps every other writer out of a folder, or away from a file, until the block ends.
 
     Args:
         path: a folder that exists, or the file; the lock is `.writer.lock` in the folder, or a file
             beside, with `.lock` added, and stays where the process is killed.
+        patience: seconds to wait for another writer.
 
     Raises:
         ValueError: if another process, or another part of this one, writes there now.
@@ -65,10 +67,10 @@ def one_writer(path: str | os.PathLike) -> Iterator[None]:
     path = pathlib.Path(path)
     place = path / ".writer.lock" if path.is_dir() else pathlib.Path(f"{path}.lock")
     try:
-        held = lock(place)
+        held = lock(place, patience)
         while not place.exists():  # its last holder removed it, and this lock is of nothing
             held.release()
-            held = lock(place)
+            held = lock(place, patience)
     except BlockingIOError:
         raise ValueError(
             f"'{path}' is being written by another process: wait for it, or name another one."

@@ -10,18 +10,20 @@ two forms:
 
 As files:
 
-- `.npz`: one array for each tile, in the order of their names;
+- `.npz`: one array for each tile, in the order of their names, numbers in them by their value:
+  `arr_2` comes before `arr_10`;
 - `.csv`: one tile, a line for each row, values between commas, codes or conductances and `nan`; a
   file of codes alone is one of codes, any other one of conductances;
 - `.png`: one tile, a pixel for each cell, grey levels 128 healthy, 0 (dark) stuck_off, 255 (bright)
   stuck_on, 64 not in use;
-- a folder of `.csv` or of `.png` files: one for each tile, in the order of their names.
+- a folder of `.csv` or of `.png` files: one for each tile, in the order of their names as above.
 
 The literature calls these faults SA0 and SA1, of either polarity; here conductance names them.
 """
 
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +62,8 @@ def load_tiles(path: str | os.PathLike) -> tuple[np.ndarray, ...]:
     if not path.exists():
         raise FileNotFoundError(f"There is no map of tiles at '{path}'.")
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in (".csv", ".png"))
+        found = [p for p in path.iterdir() if p.suffix in (".csv", ".png")]
+        found.sort(key=lambda one: _numbered(one.name))
         if not found or len({p.suffix for p in found}) > 1:
             raise ValueError(
                 f"Expected a folder of `.csv` or of `.png` files, one for each tile. Received: "
@@ -285,9 +288,16 @@ def _conductances(tile: np.ndarray, mapping: CellMapping | None, number: int) ->
     return found
 
 
+def _numbered(name: str) -> tuple[list[str | int], str]:
+    """Returns what names of tiles are sorted by: their numbers by value, 2 before 10."""
+    parts = re.split("([0-9]+)", name)
+    # Every second part is a number; the name itself tells `tile_1` and `tile_01` apart.
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
 def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
     _, arrays = read_sealed_npz(path, _RECORD, TILES, "an `.npz` file of arrays")
-    return [arrays[name] for name in sorted(arrays)]
+    return [arrays[name] for name in sorted(arrays, key=_numbered)]
 
 
 def _read_csv(path: pathlib.Path) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from keras_rram.placement.search import Trial
 
 WAYS = ("greedy", "random", "optuna")
 """How placements are proposed."""
+
+_PAUSE = 0.5  # seconds between two looks at what others do
 
 
 class Evaluates(Protocol):
@@ -72,7 +75,11 @@ class Study:
             held = self._study.user_attrs.get("fingerprint", text)
             if held != text:
                 before, now = json.loads(held), json.loads(text)
-                differing = sorted(k for k in before | now if before.get(k) != now.get(k))
+                differing = [
+                    name if name in before else f"{name}, which it does not record"
+                    for name in sorted(before | now)
+                    if before.get(name) != now.get(name)
+                ]
                 raise ValueError(
                     f"expected the search that the study '{way}' in '{path}' is of. What differs "
                     f"is {', '.join(differing)} (name another folder)"
@@ -93,11 +100,18 @@ class Study:
 
     def remember(self, key: str, compute: Callable[[], Any]) -> Any:
         """Returns what the study keeps under a name, computed by the first who asks."""
-        if key not in self._study.user_attrs:
-            self._study.set_user_attr(key, compute())
-        return self._study.user_attrs[key]
+        with filelock.FileLock(f"{self.path}.{key}.lock"):
+            if key not in self._study.user_attrs:
+                self._study.set_user_attr(key, compute())
+            return self._study.user_attrs[key]
 
-    def run(self, trials: Evaluates, plan: Sequence[Mapping[str, Any]], count: int) -> list[Trial]:
+    def run(
+        self,
+        trials: Evaluates,
+        plan: Sequence[Mapping[str, Any]],
+        count: int,
+        wait: bool = False,
+    ) -> list[Trial]:
         """Works until the study has `count` trials, finished or in the hands of others.
 
         Args:
@@ -105,6 +119,8 @@ class Study:
             plan: choices to try first; those of "greedy" and "random" are all there is, "optuna"
                 goes on with its own proposals (TPE, https://optuna.org).
             count: trials of the study.
+            wait: whether to wait for the trials in the hands of others, or take them back from
+                processes that are killed meanwhile: then all are returned.
 
         Returns:
             The finished trials, in order.
@@ -121,7 +137,12 @@ class Study:
                     params = dict(zip(names, chosen, strict=True))
                     if params not in there:
                         self._study.enqueue_trial(params)
-            while (trial := self._next(trials, wanted, worker)) is not None:
+            while (trial := self._next(trials, wanted, worker)) or (
+                wait and self._is_awaited(wanted)
+            ):
+                if trial is None:
+                    time.sleep(_PAUSE)
+                    continue
                 try:
                     found = trials.take(trial.params)
                 except BaseException:
@@ -151,6 +172,10 @@ class Study:
             for name, choices in trials.choices.items():
                 trial.suggest_categorical(name, list(choices))
             return trial
+
+    def _is_awaited(self, wanted: int) -> bool:
+        """Returns whether others work on what is wanted."""
+        return len(self._held("COMPLETE")) < wanted and bool(self._held("RUNNING"))
 
     def _recover(self) -> None:
         """Takes trials back from processes that are no more."""

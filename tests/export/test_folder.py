@@ -99,6 +99,29 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_folder(tmp_path):
     assert export(stopped, resume=True).kept == 5
 
 
+def test_more_chips_in_the_same_folder_leave_the_first_in_its_index(tmp_path):
+    def index():
+        lines = (tmp_path / "index.jsonl").read_text().splitlines()
+        return [json.loads(line)["chip"]["index"] for line in lines]
+
+    export(tmp_path, CHIPS[:3])
+    before = files(tmp_path)
+    result = export(tmp_path, CHIPS[3:], resume=True)
+    assert (result.written, result.kept) == (2, 0)
+    assert index() == [0, 1, 2, 3, 4]
+    after = files(tmp_path)
+    assert after.pop("index.jsonl").startswith(before.pop("index.jsonl"))
+    assert before.items() < after.items()
+    assert export(tmp_path, CHIPS, resume=True).kept == 5
+    # A line of a file that is gone says nothing; the reason why there is none stays.
+    (tmp_path / "chip_4_00001.tflite").unlink()
+    wrong = Chip(measured={"elsewhere/kernel": Fault(np.ones((3, 3), np.float32))}, name="wrong")
+    assert export(tmp_path, [wrong], resume=True).failed
+    assert export(tmp_path, CHIPS[3:], resume=True).kept == 2
+    assert index() == [0, 2, 0, 3, 4]
+    assert b'"failed"' in files(tmp_path)["index.jsonl"].splitlines()[2]
+
+
 def test_a_disk_that_fills_up_keeps_what_was_written_and_resumes(tmp_path, monkeypatch):
     export(tmp_path / "whole")
     write, written = pathlib.Path.write_bytes, []
@@ -178,6 +201,20 @@ def test_measured_chips_are_named_by_their_map(tmp_path):
     patched = files(tmp_path)[name]
     assert patched == export_models.patchable("int8").patch(faults)
     assert folder.BASE in files(tmp_path)
+
+
+def test_no_chip_takes_the_file_of_another_or_of_the_base(tmp_path):
+    """Measured chips are called after their files, which may be in different folders."""
+    faults = [chip.faults(export_models.model()) for chip in CHIPS[:2]]
+    for names, message in (
+        (("base", "good"), "A chip cannot be called 'base', since 'base.tflite' is the fault-free"),
+        (("good", "Base"), "A chip cannot be called 'Base'"),
+        (("c", "c"), r"must have different names.*\['c'\] more than once .*rename one"),
+    ):
+        chips = [Chip(measured=each, name=name) for each, name in zip(faults, names, strict=True)]
+        with pytest.raises(ValueError, match=message):
+            export(tmp_path, chips)
+    assert not files(tmp_path)
 
 
 def test_rescaling_chips_share_a_base_with_room_for_their_weights(tmp_path, monkeypatch):

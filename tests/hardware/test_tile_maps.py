@@ -75,6 +75,21 @@ def test_a_weight_is_on_its_word_line_and_bit_line(dense):
         np.testing.assert_allclose(effective, wanted, atol=1e-6)
 
 
+def test_tiles_are_in_the_order_of_the_numbers_in_their_names(tmp_path):
+    """Ten is after nine, whoever wrote the names: NumPy, a tester, or `save_tiles`."""
+    tiles = [np.eye(4, 8, number, dtype=np.int8) for number in range(-3, 8)]
+    tiles += [tile * 2 for tile in tiles]
+    np.savez(tmp_path / "numpy.npz", *tiles)
+    np.savez(tmp_path / "mixed.npz", **{f"x{n // 11}_y{n % 11}": t for n, t in enumerate(tiles)})
+    (tmp_path / "tester").mkdir()
+    for number, tile in enumerate(tiles):
+        np.savetxt(tmp_path / "tester" / f"tile_{number}.csv", tile, "%d", ",")
+    save_tiles(tmp_path / "padded.npz", tiles)
+    save_tiles(tmp_path / "pictures", tiles, "png")
+    for name in ("numpy.npz", "mixed.npz", "tester", "padded.npz", "pictures"):
+        np.testing.assert_array_equal(load_tiles(tmp_path / name), tiles)
+
+
 @pytest.mark.parametrize(
     "mapping", [DifferentialPair(), ReferenceColumn(), BitSlices(2)], ids=lambda m: type(m).__name__
 )

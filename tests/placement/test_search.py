@@ -128,6 +128,8 @@ def test_a_search_that_was_interrupted_goes_on(tmp_path):
     assert run_search(again, "random", plan, 8, path, {"x": 1}) == found and not again.seen
     with pytest.raises(ValueError, match="What differs is x"):
         run_search(again, "random", plan, 8, path, {"x": 2})
+    with pytest.raises(ValueError, match="What differs is y, which it does not record"):
+        run_search(again, "random", plan, 8, path, {"x": 1, "y": 2})
     with pytest.raises(ValueError, match="a way of searching"):
         run_search(again, "grid", plan, 8, path, {"x": 1})
     assert not list(tmp_path.glob("*.worker-*"))
@@ -174,6 +176,45 @@ def test_two_workers_share_a_study(tmp_path):
         assert one.values == pytest.approx(
             [0.9 - sum(LOSS[name] for name in groups), sum(WORK[name] for name in groups)]
         )
+
+
+def test_who_waits_has_the_trials_of_others_too(tmp_path):
+    """One process is at its last trial when the other has nothing left to do."""
+    path, plan = tmp_path / "study.db", [("a",), ("b",), ("c",)]
+    for wait, most in ((False, 2), (True, 3)):
+        place = path.with_stem(f"study{wait:d}")
+        run_search(Known(), "greedy", plan, 1, place, {"x": 1})
+        begun, go_on = threading.Event(), threading.Event()
+
+        class Slow(Known):
+            def evaluate(self, groups, begun=begun, go_on=go_on):
+                begun.set()
+                go_on.wait(20)
+                return super().evaluate(groups)
+
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(run_search, Slow(), "greedy", plan, 3, place, {"x": 1})
+            assert begun.wait(20)
+            timer = threading.Timer(1.0 if wait else 60.0, go_on.set)
+            timer.start()
+            params = [{name: name in groups for name in LOSS} for groups in plan]
+            mine = Study(place, "greedy", {"x": 1}).run(Known(), params, 3, wait)
+            timer.cancel()
+            go_on.set()
+            assert len(mine) == most and len(other.result()) == 3
+
+
+def test_what_a_study_remembers_is_computed_once(tmp_path):
+    def compute():
+        computed.append(1)
+        time.sleep(0.2)
+        return {"a": len(computed)}
+
+    computed = []
+    studies = [Study(tmp_path / "study.db", "greedy", {"x": 1}) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: one.remember("losses", compute), studies))
+    assert found == [{"a": 1}, {"a": 1}] and len(computed) == 1
 
 
 def test_trials_give_up_on_what_is_dominated():

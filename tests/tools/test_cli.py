@@ -2,6 +2,8 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import pytest
@@ -45,6 +47,29 @@ def test_a_folder_has_one_writer(tmp_path):
         assert [path.name for path in folder.iterdir()] == [".writer.lock"]
     cli.output_folder(str(folder))
     cli.done()
+
+
+def test_a_shared_folder_has_many_workers_and_one_writer(tmp_path, monkeypatch):
+    folder = cli.output_folder(str(tmp_path / "run"), is_shared=True)
+    assert cli.output_folder(str(folder), resume=True, is_shared=True) == folder
+    written = []
+
+    def write(name):
+        with cli.writing(folder):
+            written.append(name)
+            time.sleep(0.2)
+            written.append(name)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, "abc"))
+    assert written[::2] == written[1::2] and sorted(written) == list("aabbcc")
+    assert not list(folder.iterdir())
+    monkeypatch.setattr(cli, "_PATIENCE", 0.1)
+    with one_writer(folder):
+        with pytest.raises(ValueError, match="run' is being written by another process"):
+            cli.output_folder(str(folder), resume=True, is_shared=True)
+        with pytest.raises(ValueError, match="is being written"), cli.writing(folder):
+            pass
 
 
 def test_load_model_refuses_what_is_no_model(tmp_path):

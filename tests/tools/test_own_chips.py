@@ -168,11 +168,20 @@ def test_a_programming_map_holds_the_weights(lab, tmp_path):
 
 
 def test_flags_that_do_not_fit_are_errors(lab, tmp_path):
+    np.savez(tmp_path / "base.npz", conv=np.ones((3, 3, 1, 8), np.float32))
     model, out = f"--model={lab}/model.keras", f"--out={tmp_path}/out"
     found = run_in_turn(
         ("evaluate", model, "--data=digits", f"--chip={lab}/no*.npz", out),
         ("evaluate", model, "--data=digits", "--keep_above=0.5", out),
-        ("evaluate", model, "--data=digits", f"--chip={lab}/chips/die00.npz", "--chips=3", out),
+        ("evaluate", model, "--data=digits", f"--chip={tmp_path}/base.npz", "--chips=3", out),
+        (
+            "export_tflite",
+            model,
+            "--data=digits",
+            "--keep_above=0.1",
+            f"--chip={tmp_path}/base.npz",
+            out,
+        ),
         ("program_chips", model, out),
         ("program_chips", model, "--program", out),
         ("program_chips", model, "--maps=a/x.npz,b/x.npz", out),
@@ -182,8 +191,8 @@ def test_flags_that_do_not_fit_are_errors(lab, tmp_path):
     for error, words in zip(
         found,
         ("no file has such a name", "--keep_above goes with --chip", "--chip excludes --chips",
-         "--maps is missing", "--program needs --mapping", "different names", "--mapping='pair'",
-         "ROWSxCOLUMNS"),
+         "cannot be called 'base'", "--maps is missing", "--program needs --mapping",
+         "different names", "--mapping='pair'", "ROWSxCOLUMNS"),
         strict=True,
     ):  # fmt: skip
         assert words in error

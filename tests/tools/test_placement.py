@@ -1,5 +1,9 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -8,13 +12,13 @@ from absl import flags
 
 import keras_rram
 from keras_rram import Chip, StuckAtZero, data
-from keras_rram.placement import Bench
+from keras_rram.placement import Bench, random_plan
 from keras_rram.training import RECIPES
 from tests.classifiers import classifier, keras_accuracy, right_answers
 from tests.run_tools import ROOT, load_tool, run_main
 from tools import resnet_choices
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 RECORDS = ROOT / "docs" / "reproduction"
 
@@ -117,6 +121,95 @@ def test_place_selects_and_reports_on_different_images_and_chips(
     run_main("place", *given, "--resume", "--search_only")
     with pytest.raises(ValueError, match="What differs is seed"):
         run_main("place", *given, "--resume", "--seed=1")
+
+
+def test_a_study_is_of_all_that_its_trials_depend_on():
+    load_tool("place")
+    shared = sys.modules["tools.placement_flags"]
+    images = np.zeros((12, 2))
+
+    def found(*arguments):
+        flags.FLAGS(["place", "--calibration_images=12", *arguments])
+        return shared.fingerprint(flags.FLAGS.statistics, images, flags.FLAGS.unit)
+
+    gathered = {"calibration_images": 12}
+    assert found("--statistics=model", "--mapping=single_cell") == {}
+    assert found("--statistics=chip", "--gathering_chips=3") == gathered
+    gathered |= {"gathering_chips": 3}
+    assert found("--statistics=placement", "--gathering_chips=3") == gathered
+    for unit in ("cells", "tiles"):
+        more = ["--statistics=placement", "--gathering_chips=3", f"--unit={unit}"]
+        assert found(*more, "--mapping=single_cell") == gathered | {"mapping": "single_cell"}
+
+
+def test_a_loss_is_asked_for_of_placements_at_random(saved, tmp_path):
+    """None of them is of nothing, which the loss is measured from all the same."""
+    out, seed = tmp_path / "out", 4
+    assert () not in random_plan(["conv", "head"], 1, seed)
+    given = [
+        f"--model={saved}", "--fault_rate=0.3", "--trials=1", "--search_chips=4", "--chips=2",
+        "--images=60", "--ways=random", f"--seed={seed}", "--unit=cells", f"--out={out}",
+    ]  # fmt: skip
+    run_main("place", *given, "--most_loss=1", "--mapping=single_cell")
+    table = pd.read_csv(out / "place.csv").set_index("way")
+    assert table.loc["asked for", "groups"] == table.loc["random", "groups"]
+    assert json.loads((out / "place.json").read_text())["trials"] == {"random": 1}
+    with pytest.raises(ValueError, match=r"What differs is mapping \(name another"):
+        run_main("place", *given, "--resume", "--most_loss=1")
+
+
+# Holds its first trial in its hands until it is told to go on.
+HOLDS = """
+import pathlib, sys, time
+from keras_rram.placement import Trials
+from tests.run_tools import run_main
+begun, go_on = map(pathlib.Path, sys.argv[1:3])
+take = Trials.take
+def hold(self, chosen):
+    begun.touch()
+    while not go_on.exists():
+        time.sleep(0.05)
+    return take(self, chosen)
+Trials.take = hold
+run_main("place", *sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_search_one_study(saved, tmp_path, capsys):
+    out, begun, go_on = (tmp_path / name for name in ("out", "begun", "go_on"))
+    given = [
+        f"--model={saved}", "--fault_rate=0.3", "--trials=4", "--search_chips=4", "--chips=3",
+        "--images=120", "--ways=random", f"--out={out}",
+    ]  # fmt: skip
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, begun, go_on, *given],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 240
+        while not begun.exists():
+            assert first.poll() is None, first.stderr.read()[-3000:]
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        run_main("place", *given, "--resume", "--search_only")
+        wanted = int(capsys.readouterr().out.split("random: ")[1].split()[0]) + 1
+        assert not (out / "place.csv").exists()
+        go_on.touch()
+        _, errors = first.communicate(timeout=240)
+    finally:
+        first.kill()
+    assert first.returncode == 0, errors[-3000:]
+    held = json.loads((out / "place.json").read_text())
+    assert held["trials"] == {"random": wanted}
+    study = optuna.load_study(study_name="random", storage=f"sqlite:///{out}/study.db")
+    assert [one.state.name for one in study.trials] == ["COMPLETE"] * wanted
+    assert len({one.user_attrs["worker"] for one in study.trials}) == 2
+    assert len(pd.read_csv(out / "place.csv")) == len(held["rows"])
 
 
 def test_images_of_the_search_that_were_trained_on(saved, tmp_path):

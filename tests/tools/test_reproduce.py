@@ -23,14 +23,19 @@ def test_bad_flags_are_clear_errors(arguments, message, tmp_path, monkeypatch):
         run_main("reproduce", "--scale=smoke", *arguments)
 
 
-def test_a_group_goes_on_after_a_failure_and_names_it(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("of another version"), OSError("could not be downloaded"), FileNotFoundError("no")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_group_goes_on_after_a_failure_and_names_it(error, tmp_path, monkeypatch, capsys):
     """The first of three runs fails; the others, and each seed, are run all the same."""
     tried = []
 
     def run_panel(run, *rest, **options):
         tried.append((run.panel.name, run.seed, options["resume"]))
         if run.panel.name == "2A":
-            raise ValueError("of another version")
+            raise error
         found = {"fault_free": 0.9, "mean": 0.8, "sd": None}
         return {"name": run.name, "populations": {"chips": found}}
 
@@ -39,7 +44,23 @@ def test_a_group_goes_on_after_a_failure_and_names_it(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         run_main("reproduce", "--scale=smoke", "--panel=2A,2B", "--seeds=0,1", "--noresume")
     assert tried == [("2A", 0, False), ("2A", 1, False), ("2B", 0, False), ("2B", 1, False)]
-    assert "2 of 4 runs failed: 2A-strided-text-smoke" in capsys.readouterr().err
+    output, errors = capsys.readouterr()
+    assert "2 of 4 runs failed: 2A-strided-text-smoke" in errors
+    assert f"2A-strided-text-smoke: {error}" in output
+
+
+def test_an_interrupt_ends_a_group(tmp_path, monkeypatch):
+    tried = []
+
+    def run_panel(run, *rest, **options):
+        tried.append(run.panel.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keras_rram.study.run_panel", run_panel)
+    with pytest.raises(KeyboardInterrupt):
+        run_main("reproduce", "--scale=smoke", "--panel=2A,2B")
+    assert tried == ["2A"]
 
 
 _MEET = """
