@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
             | {k: v for k, v in made.summary().items() if k not in ("file", "format")}
         )
         found = records[-1]["verification"]
-        print(f"{name}: {made.size:,} bytes, accuracy {found['accuracy']:.2%}")
+        print(f"{name}: {made.size:,} bytes, {export_flags.verified(found)}")
     index = {
         "command": cli.command(is_public=True),
         "commit": cli.commit(),
