@@ -1,5 +1,6 @@
 """How a written TFLite file is verified: the flags of the tools that write some."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -51,3 +52,10 @@ def options(dataset: Any, quantization: str) -> dict[str, Any]:
         "command": cli.command(is_public=True),
         "commit": cli.commit(),
     }
+
+
+def verified(found: Mapping[str, Any]) -> str:
+    """Returns what running a file showed: its accuracy, or where there is none its likeness."""
+    if found["accuracy"] is None:
+        return f"Keras's answer in {found['agreement']:.2%}"
+    return f"accuracy {found['accuracy']:.2%}"

@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
     sidecar = check_described(pathlib.Path(FLAGS.tflite), tflite)
     dataset = inputs.load_data(inputs.Training(data=(sidecar or {}).get("data")))
     images, _ = dataset.arrays("test", inputs.image_count(dataset))
+    images = images.astype("float32", copy=False)  # bytes go in as 0.0 to 255.0
     report = run_micro(tflite, images, FLAGS.arena)
     report.check()
     folder = cli.output_folder(FLAGS.out)

@@ -14,6 +14,7 @@ a folder anew.
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,9 @@ inputs.define_data(calibration=300)
 fault_flags.define()
 # Of 20 images one whose two best classes are close would already be 5%.
 export_flags.define(micro_images=200)
-flags.DEFINE_string("also_on", "digits", "Offline dataset to run the files on too.")
+flags.DEFINE_string(
+    "also_on", "digits", "Offline dataset to run the files on too, normalized as the models' own."
+)
 number_flags.define_whole(
     "seed", 0, "Seed of the population that chip 0 belongs to.", number_flags.SEEDS
 )
@@ -50,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     """Exports as the flags say and writes the index."""
     del argv
     cli.check_output_folder()
-    from keras_rram import Chip, data
+    from keras_rram import Chip
     from keras_rram.export import export_tflite
     from keras_rram.export.sidecar import MODELS
     from keras_rram.faults import at_rate
@@ -72,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
     if any(other.name != dataset.name for other in others):
         raise ValueError("--files must be of models trained on one data set.")
     images, labels = dataset.arrays("test", FLAGS.images)
-    also_on = data.load(FLAGS.also_on).arrays("test")
+    also_on = inputs.further_images([FLAGS.also_on], dataset)
     folder = cli.output_folder(FLAGS.out, FLAGS.replace)
     records: list[dict[str, Any]] = []
     for name, each in zip(names, wanted, strict=True):
@@ -85,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
             Chip(at_rate(fault_model, each.rate), FLAGS.seed) if each.rate else None,
             images=images,
             labels=labels,
-            also_on={FLAGS.also_on: also_on},
+            also_on=also_on,
             **options,
         )
         records.append(
@@ -94,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
             | {k: v for k, v in made.summary().items() if k not in ("file", "format")}
         )
         found = records[-1]["verification"]
-        print(f"{name}: {made.size:,} bytes, accuracy {found['accuracy']:.2%}")
+        print(f"{name}: {made.size:,} bytes, {export_flags.verified(found)}")
     index = {
         "command": cli.command(is_public=True),
         "commit": cli.commit(),
@@ -104,7 +107,7 @@ def main(argv: Sequence[str]) -> None:
         "files": records,
     }
     MODELS_INDEX.write(folder / MODELS, index)
-    report.write(folder / "README.md", _readme(index))
+    report.write(folder / "README.md", _readme(index, _load_digits(dataset.normalization)))
     print(f"Results: {folder}/")
 
 
@@ -147,7 +150,17 @@ def _cells(each: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _readme(index: dict[str, Any]) -> str:
+def _load_digits(normalization: Any) -> str:
+    """Returns what loads the digits as the files take them."""
+    from keras_rram import data
+
+    if normalization == data.load("digits").normalization:
+        return 'data.load("digits")'
+    how = "none" if normalization is None else normalization.describe()
+    return f'data.load("digits", normalize={json.dumps(how)})'
+
+
+def _readme(index: dict[str, Any], load_digits: str) -> str:
     files = index["files"]
     is_mnist = (
         "\nIt is no test of a model trained on MNIST: the digits are training images of MNIST."
@@ -175,7 +188,7 @@ Look into a file with `python -m tools.inspect_tflite exported_models/FILE`, or 
 from keras_rram import data
 from keras_rram.export import LiteRTModel, flatbuffer
 
-images, labels = data.load("digits").arrays("test")
+images, labels = {load_digits}.arrays("test")
 model = LiteRTModel(flatbuffer.read("exported_models/{files[0]["file"]}"))
 print((model.predict(images).argmax(-1) == labels).mean())
 ```

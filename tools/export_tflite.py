@@ -81,7 +81,11 @@ number_flags.define_whole(
     "Take activation ranges from this many chips, of the seed after --seed; 0: fault-free.",
     "[0, 100000]",
 )
-flags.DEFINE_list("also_on", [], "Further datasets (digits, .npz files) to run each file on.")
+flags.DEFINE_list(
+    "also_on",
+    [],
+    "Further datasets (digits, .npz files) to run each file on, normalized as the model's own.",
+)
 number_flags.define_whole("cross_check", 0, "Chips to check a second, slow way.", "[0, 1000000]")
 flags.DEFINE_bool("run_all", True, "Run every file; off: all bytes are checked, the first is run.")
 flags.DEFINE_string("out", None, "Folder for the files.")
@@ -95,7 +99,6 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np
     import tqdm
 
-    from keras_rram import data
     from keras_rram.export import export_population, export_tflite
     from keras_rram.export.folder import file_names
 
@@ -118,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
         "calibration_chips": calibration_chips,
         "repair": repair_flags.given(dataset),
         "converter": FLAGS.converter,
-        "also_on": {name: data.load(name).arrays("test") for name in FLAGS.also_on},
+        "also_on": inputs.further_images(FLAGS.also_on, dataset),
     }
     folder = cli.output_folder(FLAGS.out, FLAGS.resume)
     if FLAGS.keep_above is not None:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,6 +225,18 @@ def load_data(training: Training | None = None) -> Any:
             + ". To score it on other data all the same, say --normalize too."
         )
     return dataset
+
+
+def further_images(names: Sequence[str], dataset: Any) -> dict[str, tuple[Any, Any]]:
+    """Returns the test images and labels of further data sets, by name.
+
+    They are normalized as those of the model's own data set are: it is the same model.
+    """
+    from keras_rram import data
+
+    how = dataset.normalization
+    normalize = "none" if how is None else how.describe()
+    return {name: data.load(name, normalize=normalize).arrays("test") for name in names}
 
 
 def load(faulty: bool = True) -> tuple[Any, Any, tuple[Any, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cli, inputs
+from . import cli, export_flags, inputs
 
 FLAGS = flags.FLAGS
 
@@ -90,7 +90,7 @@ def _origin(sidecar: dict[str, Any] | None) -> str:
             + ("" if accuracy is None else f", accuracy {accuracy:.2%}")
         )
     for name, found in sidecar["also_on"].items():
-        lines.append(f"accuracy {found['accuracy']:.2%} on {found['images']} images of {name}")
+        lines.append(f"{export_flags.verified(found)} on {found['images']} images of {name}")
     if sidecar["micro"] is not None:
         lines.append(
             f"TensorFlow Lite Micro: an arena of {sidecar['micro']['arena_size']:,} bytes, "

@@ -127,6 +127,7 @@ def _files(
 
     from keras_rram import population, set_drop_rate
     from keras_rram.export import PatchableModel, quantization_aware_train
+    from keras_rram.layers import loss_of
 
     yield _FLOAT, model, PatchableModel.convert(model, "float32")
     yield _PLAIN, model, PatchableModel.convert(model, "int8", images)
@@ -139,8 +140,7 @@ def _files(
     longer.set_weights(model.get_weights())
     if FLAGS.drop_rate is not None:
         set_drop_rate(longer, FLAGS.drop_rate)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    longer.compile(keras.optimizers.Adam(FLAGS.learning_rate), loss)
+    longer.compile(keras.optimizers.Adam(FLAGS.learning_rate), loss_of(model))
     longer.fit(images, labels, FLAGS.batch_size, FLAGS.epochs, verbose=0)
     yield "int8, trained on in float", longer, PatchableModel.convert(longer, "int8", images)
     result = quantization_aware_train(

@@ -68,8 +68,16 @@ def check_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.nda
     return labels
 
 
-def check_classes(model: Any, labels: np.ndarray | None, name: str = "labels") -> None:
+def check_classes(
+    model: Any, labels: np.ndarray | None, name: str = "labels", is_binary: bool = False
+) -> None:
     """Checks that a model has one output for each class of labels.
+
+    Args:
+        model: the model.
+        labels: the labels; None for nothing to check.
+        name: what messages call them.
+        is_binary: whether one output of a sigmoid, yes or no, does for labels 0 and 1.
 
     Raises:
         ValueError: if its outputs are not `(n, classes)`, or if a label is beyond them.
@@ -83,6 +91,13 @@ def check_classes(model: Any, labels: np.ndarray | None, name: str = "labels") -
             f"outputs {outputs} (say `metric=` for other outputs than classes)"
         )
     classes = outputs[-1]
+    if classes == 1 and not is_binary:
+        raise ValueError(
+            f"expected a classifier with an output for each class of `{name}`. Received: "
+            f"'{model.name}' with one output (for yes or no give it two, such as Dense(2), and "
+            "labels 0 and 1)"
+        )
+    classes = 2 if classes == 1 else classes
     if classes is not None and len(labels) and labels.max() >= classes:
         raise ValueError(
             f"expected `{name}` from 0 to {classes - 1}, as the model has outputs. Received: "

@@ -18,6 +18,10 @@ from keras_rram.files import read_npz
 # The offline digits are split with a fixed generator: every user gets the same images.
 _DIGITS_SPLIT_SEED = 0
 _TEST_DIGITS_PER_CLASS = 100
+_TARGETS = (
+    "whole numbers are taken for classes; targets of a regression, such as ages or counts, have to "
+    'be floats: y.astype("float32")'
+)
 
 
 def _check_samples(samples: np.ndarray, name: str) -> np.ndarray:
@@ -45,7 +49,9 @@ def _check_labels(labels: np.ndarray, name: str, count: int) -> np.ndarray:
     if labels.dtype.kind not in "iu" or labels.size != count:
         return labels
     if labels.min() < 0:
-        raise ValueError(f"`{name}` must hold labels from 0. Received: {labels.min()}")
+        raise ValueError(
+            f"`{name}` must hold classes from 0. Received: {labels.min()} ({_TARGETS})"
+        )
     return labels.reshape(count).astype(np.int64)
 
 
@@ -64,7 +70,7 @@ def from_arrays(
         x_train: numbers of any type and shape `(n, ...)`: images, series, tokens. Gray pictures as
             bytes, `(n, height, width)`, get a channel.
         y_train: integer labels of shape `(n,)` or `(n, 1)`, of which every class from 0 to the
-            largest must occur; or other targets, of shape `(n, ...)`.
+            largest must occur; or other targets, of shape `(n, ...)`: floats, for a regression.
         x_test: like `x_train`.
         y_test: like `y_train`, with no class that `y_train` does not have.
         name: what it is called in results.
@@ -102,12 +108,12 @@ def _classes(train: np.ndarray, test: np.ndarray) -> int:
     if classes < 2 or len(found) < classes:
         raise ValueError(
             "`y_train` must hold at least two classes, numbered from 0 without gaps. Received: "
-            f"{len(found)} classes, the largest label is {classes - 1}"
+            f"{len(found)} classes, the largest label is {classes - 1} ({_TARGETS})"
         )
     if test.max() >= classes:
         raise ValueError(
             f"`y_test` must hold labels below {classes}, the number of classes in `y_train`. "
-            f"Received: {test.max()}"
+            f"Received: {test.max()} ({_TARGETS})"
         )
     return classes
 

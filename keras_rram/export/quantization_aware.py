@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from keras_rram.chips.chip import erase
-from keras_rram.data import check_images, check_labels
+from keras_rram.data import check_classes, check_images, check_labels
 from keras_rram.export.convert import CALIBRATION_IMAGES
 from keras_rram.export.errors import ExportError
 from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
-from keras_rram.layers import faulty_layers
+from keras_rram.layers import faulty_layers, is_binary, loss_of
 from keras_rram.layers.cloning import copied
 from keras_rram.layers.drop_connect import check_rate
 from keras_rram.quiet import quiet
@@ -58,9 +58,10 @@ def quantization_aware_train(
     Integer-Arithmetic-Only Inference", CVPR 2018 (https://arxiv.org/abs/1712.05877).
 
     Args:
-        model: trained classifier with logits as outputs, see `tf_keras_twin`. It is left as it is.
+        model: trained classifier, see `tf_keras_twin`: with logits as outputs, or ending in a
+            softmax or in one sigmoid, whose loss is taken then. It is left as it is.
         images: float training images `(n, ...)`, preprocessed as for the model.
-        labels: integer classes `(n,)`.
+        labels: integer classes `(n,)`; of a model with one sigmoid 0 and 1.
         epochs: passes over the images, at least 1.
         batch_size: images in each step; the rest of an epoch is a smaller step.
         learning_rate: of Adam.
@@ -90,6 +91,8 @@ def quantization_aware_train(
         )
     images = check_images(model, images)
     labels = check_labels(labels, len(images))
+    loss_of(model)
+    check_classes(model, labels, is_binary=is_binary(model))
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
@@ -111,7 +114,7 @@ def quantization_aware_train(
             _add_drop_connect(wrapper, rate, layer.drop_connect.rescale, seed)
         quantized.compile(
             tf_keras.optimizers.Adam(learning_rate),
-            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss_of(model, tf_keras.losses),
             metrics=["accuracy"],
         )
         losses, accuracies = _fit(quantized, ranges, images, labels, epochs, batch_size, seed)
@@ -163,7 +166,15 @@ class _Ranges:
             for layer in twin.layers
             if not isinstance(layer, tf_keras.layers.InputLayer)
         }
-        self._probe = tf_keras.Model(twin.input, [one.output for one in self._layers.values()])
+        # Some activations, such as softmax, are quantized in front, by the sums that come in.
+        self._sums = {
+            f"{wrapper.name}/sums": _with_linear_twin(self._layers[wrapper.name])
+            for wrapper in quantized.layers
+            if any("/pre_activation" in weight.name for weight in wrapper.weights)
+        }
+        tensors = [one.output for one in self._layers.values()]
+        tensors += [linear(layer.input) for layer, linear in self._sums.values()]
+        self._probe = tf_keras.Model(twin.input, tensors)
         self._quantized, self._images = quantized, images
 
     def set(self) -> None:
@@ -172,14 +183,16 @@ class _Ranges:
                 _carry(layer, self._layers[layer.name])
             for weight, quantizer, variables in getattr(layer, "_weight_vars", ()):
                 getattr(quantizer, "quantizer", quantizer)(weight, True, variables)
+        for layer, linear in self._sums.values():
+            linear.set_weights(layer.get_weights())
         values = self._probe.predict(self._images, batch_size=64, verbose=0)
-        held = dict(
-            zip(self._layers, values if isinstance(values, list) else [values], strict=True)
-        )
+        values = values if isinstance(values, list) else [values]
+        held = dict(zip([*self._layers, *self._sums], values, strict=True))
         for layer in self._quantized.layers:
-            value = held.get(layer.name, self._images)
             for variable in layer.weights:
                 name = variable.name.split(":")[0]
+                of = f"{layer.name}/sums" if "/pre_activation" in name else layer.name
+                value = held.get(of, self._images)
                 if name.endswith(("output_min", "activation_min", "quantize_layer_min")):
                     variable.assign(min(0.0, float(value.min())))
                 elif name.endswith(("output_max", "activation_max", "quantize_layer_max")):
@@ -223,6 +236,12 @@ def _convert(quantized: Any, name: str) -> bytes:
             raise ExportError(
                 f"The quantized model '{name}' could not be converted: {error} {messages()[:300]}"
             ) from error
+
+
+def _with_linear_twin(layer: Any) -> tuple[Any, Any]:
+    """Returns a layer, and one like it without its activation."""
+    own = {"name": f"{layer.name}_sums", "activation": "linear"}
+    return layer, type(layer).from_config({**layer.get_config(), **own})
 
 
 def _carry_back(model: keras.Model, quantized: Any) -> keras.Model:

@@ -31,6 +31,7 @@ LAYERS: dict[type, tuple[str, ...]] = {
     keras.layers.GlobalAveragePooling2D: ("data_format", "keepdims"),
     keras.layers.MaxPooling2D: _POOLING,
     keras.layers.ReLU: ("max_value", "negative_slope", "threshold"),
+    keras.layers.Softmax: ("axis",),
     keras.layers.ZeroPadding2D: ("padding", "data_format"),
 }
 

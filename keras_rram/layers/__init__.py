@@ -28,12 +28,12 @@ from keras_rram.layers.depthwise import (
 )
 from keras_rram.layers.drop_connect import DropConnect, WeightNoise
 from keras_rram.layers.group_normalization import FusedGroupNormalization
+from keras_rram.layers.heads import is_binary, is_sigmoid, loss_of
 from keras_rram.layers.mixin import DropConnectMixin
 from keras_rram.layers.network import (
     check_weights,
     faulty_layers,
     faulty_weights,
-    is_sigmoid,
     set_drop_rate,
     weighted_layers,
 )
@@ -85,9 +85,11 @@ __all__ = [
     "gather_statistics",
     "statistics_layers",
     "check_weights",
+    "is_binary",
     "is_sigmoid",
     "faulty_layers",
     "faulty_weights",
+    "loss_of",
     "set_drop_rate",
     "to_drop_connect",
     "weighted_layers",

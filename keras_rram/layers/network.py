@@ -101,16 +101,6 @@ def weighted_layers(model: keras.Layer) -> Iterator[Any]:
     return walk(model)
 
 
-def is_sigmoid(model: keras.Model) -> bool:
-    """Whether a sigmoid makes a model's output, as far as its layers tell."""
-    outputs = getattr(model, "outputs", None) or []
-    history = getattr(outputs[0], "_keras_history", None) if outputs else None
-    layer = getattr(history, "operation", None)
-    while isinstance(layer, keras.Model) and layer.layers:
-        layer = layer.layers[-1]
-    return getattr(layer, "activation", None) is keras.activations.sigmoid
-
-
 def check_model(model: Any) -> None:
     """Raises TypeError for what is no Keras model."""
     if not isinstance(model, keras.Layer):

@@ -16,6 +16,7 @@ from keras_rram.evaluation.statistics.intervals import (
     t_interval,
 )
 from keras_rram.evaluation.statistics.two_way import two_way_interval
+from keras_rram.layers import is_binary
 from keras_rram.placement.stages import Moments, StagedNetwork, State, pooled
 from keras_rram.placement.walk import Placement, walk
 from keras_rram.repair import Tier
@@ -51,7 +52,8 @@ class Bench:
     Args:
         network: the model in stages.
         chips: the chips, at least two.
-        data: images `(n, ...)`, preprocessed as for the model, and labels `(n,)`.
+        data: images `(n, ...)`, preprocessed as for the model, and labels `(n,)`: classes, or 0
+            and 1 of a model with one sigmoid.
         images_per_chip: images of each chip, its own: no other chip answers them. Over pairs of
             a chip and its images Student's interval counts both. None: all chips answer all images,
             and intervals are two-way.
@@ -76,7 +78,8 @@ class Bench:
         self.network, self.chips, self.statistics = network, tuple(chips), statistics
         self.images = check_images(network.model, data[0], "images")
         self.labels = check_labels(np.asarray(data[1]), len(self.images), "labels")
-        check_classes(network.model, self.labels)
+        self._is_binary = is_binary(network.model)
+        check_classes(network.model, self.labels, is_binary=self._is_binary)
         if statistics not in get_args(Statistics):
             raise ValueError(
                 f"expected statistics as one of {get_args(Statistics)}. Received: {statistics!r}"
@@ -199,7 +202,8 @@ class Bench:
 
         def done(placement: Placement, states: Sequence[State]) -> None:
             outputs = network.outputs(states[0])[count:]
-            found[placement].append(outputs.argmax(-1) == self.labels[own])
+            said = outputs[:, 0] > 0.5 if self._is_binary else outputs.argmax(-1)
+            found[placement].append(said == self.labels[own])
 
         faults = [self.chips[index].faults(network.model)]
         walk(network, [network.begin(images)], faults, placements, done, normalize, count)

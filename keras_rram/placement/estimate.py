@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_rram.chips import Chip, erase
-from keras_rram.layers import faulty_layers
+from keras_rram.layers import faulty_layers, loss_of
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ def estimate_sensitivity(
     the diagonal, as in Theis et al., 2018 (https://arxiv.org/abs/1801.05787).
 
     Args:
-        model: built model of logits or probabilities `(n, classes)`, with the statistics that it
-            has without faults.
+        model: built model of logits or probabilities `(n, classes)`, or `(n, 1)` of a sigmoid, with
+            the statistics that it has without faults.
         chips: some chips, for instance 16.
         data: training images and their labels, for instance 256.
         groups: name -> layers, see `group_layers`.
 
     Raises:
-        ValueError: on another backend than TensorFlow.
+        ValueError: on another backend than TensorFlow, or for a model that is no classifier.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -71,7 +71,7 @@ def estimate_sensitivity(
         for slot, kernel in layer.kernels.items()
     }
     variables = list(kernels.values())
-    logits = getattr(model.layers[-1], "activation", None) is not keras.activations.softmax
+    loss_of_head = loss_of(model)
     values = {name: np.array(ops.convert_to_numpy(kernel)) for name, kernel in kernels.items()}
     changes = {name: [] for name in kernels}  # type: dict[str, list[np.ndarray]]
     for chip in chips:
@@ -84,7 +84,7 @@ def estimate_sensitivity(
     def products(image: Any, label: Any) -> Any:
         with tf.GradientTape() as tape:
             found = model(image[None], training=False)
-            loss = keras.losses.sparse_categorical_crossentropy(label[None], found, logits)
+            loss = loss_of_head(label[None], found)
         gradients = tape.gradient(loss, [kernel.value for kernel in variables])
         return [
             tf.linalg.matvec(moved, tf.reshape(gradient, [-1]), transpose_a=True)

@@ -17,7 +17,7 @@ from keras_rram.repair.batch_norm import normalizations
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.least_squares import sample
 from keras_rram.repair.patches import check_layer, check_layers, matrices, patches, positions
-from keras_rram.repair.sweep import walk
+from keras_rram.repair.sweep import gives_sums, walk
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +28,8 @@ class Inputs:
         mean: array `(groups, rows)`.
         second: second moments about the mean, `(groups, rows, rows)`; their diagonal alone is
             `(groups, rows)`.
-        follower: name of the batch normalization that takes the layer's outputs, or None.
+        follower: name of the batch normalization that takes the layer's sums, or None: there is
+            none behind a layer that has an activation of its own.
     """
 
     mean: np.ndarray
@@ -130,7 +131,8 @@ def known(hand: Hand) -> dict[str, Inputs]:
                 check_layer(name, layer)
                 shape = node.input_tensors[0].shape
                 mean, variance = (_unrolled(layer, one, shape) for one in given[0])
-                inputs = Inputs(mean, variance, _follower(outputs, graph))
+                follower = _follower(outputs, graph) if gives_sums(layer) else None
+                inputs = Inputs(mean, variance, follower)
                 if layer.name in kernels:
                     found[layer.name] = inputs
                 channels[id(outputs)] = _produced(layer, inputs)

@@ -13,6 +13,7 @@ from keras_rram.repair.input_means import Inputs, drop_connect_chip, known
 from keras_rram.repair.map_correction import output_moments
 from keras_rram.repair.protocol import Tier
 from keras_rram.repair.steps import RepairStep
+from keras_rram.repair.sweep import check_followers, without_followers
 
 _FEATURES = 5
 _WIDTH = 32
@@ -28,7 +29,8 @@ class LearnedCorrection(RepairStep):
     layer's mean of the first and the mean square of the second. A perceptron of one hidden layer,
     the same for all channels, says what has to be added to the closed form; it is trained on chips
     that Drop-Connect would draw, with the statistics that recalibration gathers on them as targets.
-    That takes images once, and none of the chip that is repaired.
+    That takes images once, and none of the chip that is repaired. Only layers with a batch
+    normalization right behind them are corrected.
 
     Attributes:
         images: training images `(n, ...)` that the training chips are recalibrated with.
@@ -54,9 +56,15 @@ class LearnedCorrection(RepairStep):
         if isinstance(self.chips, bool) or not isinstance(self.chips, int) or self.chips < 1:
             raise ValueError(f"`chips` must be an integer >= 1. Received: chips={self.chips!r}")
 
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError for a model without batch normalization right behind a layer."""
+        check_followers(model, self.images[:1])
+
     def prepare(self, hand: Hand) -> "_Learned":
         """Trains the network on chips of its own."""
         inputs = known(hand)
+        if all(one.follower is None for one in inputs.values()):
+            raise ValueError(without_followers(hand.model))
         features, targets = [], []
         recalibrate = BatchNormRecalibration(self.images)
         with hand.healthy():

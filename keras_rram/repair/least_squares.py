@@ -32,8 +32,9 @@ class LeastSquares(RepairStep):
 
     over the effective weights that the chip can hold: stuck ones stay what they are, and no weight
     leaves the range of its cells (`Response.low`, `Response.high`). `w0` are the trained weights.
-    Where a batch normalization follows, or the layer has a bias, `X` and `Y` are centred, and the
-    mean is made up for there. Batch normalization is recalibrated on the way, on the same images.
+    Where a batch normalization is right behind the layer, with no activation between, or the layer
+    has a bias, `X` and `Y` are centred, and the mean is made up for there. Batch normalization is
+    recalibrated on the way, on the same images.
 
     The fit is closed form but for weights at the end of their range, which are found by fixing
     those that leave it and solving again for the others.

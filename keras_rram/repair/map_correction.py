@@ -16,7 +16,7 @@ from keras_rram.repair.input_means import Inputs, expected_rates, known, measure
 from keras_rram.repair.patches import check_layers, matrices
 from keras_rram.repair.protocol import Tier
 from keras_rram.repair.steps import RepairStep
-from keras_rram.repair.sweep import walk
+from keras_rram.repair.sweep import check_followers, walk, without_followers
 
 _LEAST = 1e-3
 
@@ -32,8 +32,10 @@ class MapCorrection(RepairStep):
 
     from what training saw, where a weight was there with the probability `q` (1 - drop rate), and
     `mu_i` is the mean of what the weight is multiplied with. The moving mean of the batch
-    normalization behind the layer moves along, or else the layer's bias against it. Likewise the
-    variance: `sum_ij m_i w_i C_ij m_j w_j` for the covariance `C` of the inputs.
+    normalization right behind the layer moves along, or else the layer's bias against it: where
+    there is none, or where an activation of the layer's own lies between. A layer that has neither
+    stays as it is. Likewise the variance: `sum_ij m_i w_i C_ij m_j w_j` for the covariance `C` of
+    the inputs.
 
     Without `images`, `mu` and the variances are those that batch normalization in front of the
     layer stands for, see `input_means.known`, and the moving variance is scaled by
@@ -75,9 +77,17 @@ class MapCorrection(RepairStep):
     def prepare(self, hand: Hand) -> dict[str, Inputs]:
         """Returns what comes into each layer."""
         if self.images is None:
-            return known(hand)
-        images = check_images(hand.model, self.images)
-        return measured(hand, images, self.samples, self.seed, self.chips)
+            found = known(hand)
+        else:
+            images = check_images(hand.model, self.images)
+            found = measured(hand, images, self.samples, self.seed, self.chips)
+        if all(one.follower is None and hand.layers[n].bias is None for n, one in found.items()):
+            raise ValueError(
+                "expected Drop-Connect layers with a bias, or with a batch normalization right "
+                f"behind them. Received: model '{hand.model.name}', with nothing to correct "
+                "(--repair=batch_norm serves it where it has batch normalization)"
+            )
+        return found
 
     def apply(self, hand: Hand) -> None:
         """Corrects the statistics of batch normalization, and biases where there is none."""
@@ -104,7 +114,7 @@ class OutputMoments:
 
     Attributes:
         layer: the layer.
-        follower: name of the batch normalization that takes the outputs, or None.
+        follower: name of the batch normalization that takes them, or None.
         mean: mean on the chip.
         variance: variance on the chip.
         shift: `mean` less what training saw on average.
@@ -150,8 +160,9 @@ class MeanRead(RepairStep):
 
     Access tier B: a chip whose layers can be read needs neither a map nor images of its own. What a
     layer makes of the mean input is the mean of its outputs, since it is linear: the moving mean of
-    the batch normalization behind it. The mean inputs are measured once, on the healthy model, for
-    all chips, each with its position, so that padding counts as it does for images.
+    the batch normalization right behind it. A layer with an activation of its own stays as it is.
+    The mean inputs are measured once, on the healthy model, for all chips, each with its position,
+    so that padding counts as it does for images.
 
     Attributes:
         images: training images `(n, ...)` that the healthy model is measured with.
@@ -169,8 +180,8 @@ class MeanRead(RepairStep):
     images: np.ndarray
 
     def check_model(self, model: keras.Model) -> None:
-        """Raises ValueError for a model without batch normalization."""
-        normalizations(model)
+        """Raises ValueError for a model without batch normalization right behind a layer."""
+        check_followers(model, self.images[:1])
 
     def prepare(self, hand: Hand) -> dict[str, tuple[np.ndarray, str]]:
         """Returns the mean input of each layer in front of a batch normalization, and its name."""
@@ -183,6 +194,8 @@ class MeanRead(RepairStep):
 
         with hand.healthy():
             found = walk(hand.model, images, normalizations(hand.model), meet)
+        if not found.followers:
+            raise ValueError(without_followers(hand.model))
         return {name: (means[name], bn) for name, bn in found.followers.items()}
 
     def apply(self, hand: Hand) -> None:

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_rram.data import check_images
-from keras_rram.layers import faulty_layers
+from keras_rram.data import check_classes, check_images
+from keras_rram.layers import faulty_layers, is_binary, loss_of
 from keras_rram.repair.batch_norm import normalizations, recalibrate_batch_norm
 from keras_rram.repair.hand import Hand
 from keras_rram.repair.protocol import Tier
@@ -24,13 +24,15 @@ class Retraining(RepairStep):
     mask is in the forward pass. Every `every` steps the weights are written to the chip anew,
     within the range that its cells hold: what a cell does to a weight can depend on its sign. All
     other weights train as well: biases and batch normalization are digital, and so are layers
-    that no fault can reach. In the end batch normalization is recalibrated on the first images.
+    that no fault can reach. The loss is the cross entropy of the model's logits, or of what its
+    softmax or its one sigmoid makes of them. In the end batch normalization is recalibrated on the
+    first images.
 
     The training step is compiled once for all chips of a model.
 
     Attributes:
         images: training images `(n, ...)`, preprocessed as for the model.
-        labels: their integer classes `(n,)`.
+        labels: their integer classes `(n,)`; of a model with one sigmoid 0 and 1.
         steps: training steps, `>= 1`.
         batch_size: images in a step.
         learning_rate: of Adam at the first step; it falls to zero as a half cosine.
@@ -73,11 +75,17 @@ class Retraining(RepairStep):
                 f"{len(self.images)} images and labels of shape {np.shape(self.labels)}"
             )
 
+    def check_model(self, model: keras.Model) -> None:
+        """Raises ValueError for a model that is no classifier of the labels."""
+        loss_of(model)
+        check_classes(model, np.asarray(self.labels), is_binary=is_binary(model))
+
     def prepare(self, hand: Hand) -> "_Trainer":
         """Returns the model in a frame of its own, so that its own compilation stays."""
+        self.check_model(hand.model)
         trainer = _Trainer(hand.model)
         optimizer = keras.optimizers.Adam(self.learning_rate)
-        trainer.compile(optimizer, _loss(hand.model), jit_compile=False)
+        trainer.compile(optimizer, loss_of(hand.model), jit_compile=False)
         return trainer
 
     def apply(self, hand: Hand) -> None:
@@ -130,10 +138,3 @@ def _sync(trainer: keras.Model) -> None:
     sync = getattr(trainer, "jax_state_sync", None)
     if sync is not None:
         sync()
-
-
-def _loss(model: keras.Model) -> keras.losses.Loss:
-    """Returns cross entropy for what the model's last layer gives, logits or probabilities."""
-    last = model.layers[-1] if model.layers else None
-    activation = getattr(getattr(last, "activation", None), "__name__", "linear")
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=activation != "softmax")

@@ -40,6 +40,22 @@ def test_every_kind_gives_the_same_arrays(given):
     np.testing.assert_array_equal(labels, LABELS)
 
 
+VECTORS = np.eye(5, dtype=np.float32)[np.arange(10) % 5]
+SINGLE = tf.data.Dataset.from_tensor_slices((IMAGES, VECTORS))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [SINGLE, SINGLE.batch(4), SINGLE.batch(5, drop_remainder=True)],
+    ids=["single", "batched", "fixed"],
+)
+def test_labels_that_are_vectors(given):
+    """A single sample of shape (3, 2) with its vector of 5 is no batch of 3 with 5 labels."""
+    images, labels = as_arrays(given)
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, VECTORS)
+
+
 class Endless(Batches):
     @property
     def num_batches(self):
@@ -57,6 +73,8 @@ class Endless(Batches):
         (PAIRS.map(lambda image, label: image).batch(2), "pairs|batches of"),
         (PAIRS.map(lambda x, y: (x, y, y)).batch(2), "Received: tuple of 3"),
         (iter(()), "at least one batch"),
+        (zip(IMAGES, VECTORS, strict=True), r"\(3, 2\) and labels of shape \(5,\).*data.batch"),
+        (zip(IMAGES, LABELS, strict=True), r"labels of shape \(\).*data.batch"),
     ],
 )
 def test_what_is_no_data_is_refused(given, message):

@@ -221,6 +221,28 @@ def test_the_tool_writes_source_and_report(runtime, small, tmp_path, capsys):
     assert f"Results: {folder}" in capsys.readouterr().out
 
 
+def test_the_tool_takes_bytes_as_the_numbers_that_they_are(runtime, tmp_path):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(3))
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (30, 6, 6, 1)), np.arange(30) % 3
+    (tmp_path / "base.tflite").write_bytes(convert(model, "int8", pixels.astype("float32")))
+    for name, kind in (("bytes", np.uint8), ("floats", np.float32)):
+        x = pixels.astype(kind)
+        arrays = {"x_train": x, "y_train": labels, "x_test": x, "y_test": labels}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        run_main(
+            "export_micro", f"--tflite={tmp_path}/base.tflite", f"--data={tmp_path}/{name}.npz",
+            "--images=9", f"--name={name}", f"--out={tmp_path}/{name}",
+        )  # fmt: skip
+    bytewise, floating = (
+        json.loads((tmp_path / name / f"{name}.json").read_text())["micro"]
+        for name in ("bytes", "floats")
+    )
+    assert bytewise == floating and bytewise["images"] == 9
+
+
 def test_a_full_disk_leaves_no_source(runtime, small, tmp_path, monkeypatch):
     path = tmp_path / "base.tflite"
     path.write_bytes(small[0])

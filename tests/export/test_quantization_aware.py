@@ -1,9 +1,11 @@
+import itertools
 import json
 import os
 
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
 from keras_rram import Chip, StuckAtZero, data, faults, faulty_layers, layers
 from keras_rram.export import ExportError, LiteRTModel, PatchableModel, convert
@@ -17,7 +19,7 @@ from keras_rram.export.tf_keras_twin import legacy_keras, tf_keras_twin
 from keras_rram.models import mini_mobilenet, resnet20
 from tests import export_models
 from tests.classifiers import keras_accuracy
-from tests.run_tools import run_main
+from tests.run_tools import load_tool, run_main
 
 
 def small_model(rate=0.2):
@@ -130,12 +132,54 @@ def test_the_given_model_and_the_process_stay_as_they_were():
     assert len(convert(model, "int8", batch()[0])) > 1000
 
 
-def tiny_model():
+def tiny_model(rate=0.3, units=4, activation=None):
     keras.utils.set_random_seed(4)
     inputs = keras.Input((12, 12, 1))
-    x = layers.DropConnectConv2D(2, 3, strides=3, activation="relu", drop_connect=0.3)(inputs)
-    outputs = layers.DropConnectDense(4, drop_connect=0.3)(keras.layers.Flatten()(x))
-    return keras.Model(inputs, outputs)
+    x = layers.DropConnectConv2D(2, 3, strides=3, activation="relu", drop_connect=rate)(inputs)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(
+        inputs, layers.DropConnectDense(units, activation=activation, drop_connect=rate)(x)
+    )
+
+
+def with_softmax():
+    model = tiny_model(0.0)
+    return keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [tiny_model(0.0), tiny_model(0.0, 4, "softmax"), with_softmax(), tiny_model(0.0, 1, "sigmoid")],
+    ids=["logits", "softmax", "softmax layer", "sigmoid"],
+)
+def test_the_loss_is_that_of_the_models_own_outputs(model):
+    """By NumPy, of the model before training; what differs is the rounding."""
+    images, labels = batch()
+    units = model.output_shape[-1]
+    labels = labels % max(units, 2)
+    found = model.predict(images, verbose=0).astype(np.float64)
+    if getattr(model.layers[-1], "activation", None) is keras.activations.linear:
+        found = np.exp(found) / np.exp(found).sum(1, keepdims=True)
+    found = np.concatenate([1 - found, found], axis=1) if units == 1 else found
+    expected = -np.log(found[np.arange(len(labels)), labels]).mean()
+    result = quantization_aware_train(
+        model, images, labels, batch_size=len(labels), learning_rate=1e-12
+    )
+    assert result.losses == (pytest.approx(expected, abs=0.005),)
+    assert result.accuracies == (np.mean(found.argmax(1) == labels),)
+    outputs = LiteRTModel(result.tflite).predict(images)
+    np.testing.assert_allclose(
+        outputs, model.predict(images, verbose=0), atol=0.02 if units == 1 else 0.05
+    )
+
+
+def test_the_longer_training_in_float_has_the_loss_of_the_models_head(monkeypatch):
+    tool = load_tool("quantize")
+    flags.FLAGS(["quantize", "--calibration_chips=0"])
+    monkeypatch.setattr(PatchableModel, "convert", lambda *_: None)
+    files = tool._files(tiny_model(activation="softmax"), None, *batch(16))
+    longer = [model for _, model, _ in itertools.islice(files, 3)][-1]
+    assert longer.loss.get_config()["from_logits"] is False
 
 
 @pytest.mark.slow
@@ -195,6 +239,7 @@ def test_drop_connect_reaches_the_layers_that_have_it(monkeypatch):
     [
         ({"labels": np.zeros(3, int)}, "64 integers"),
         ({"labels": np.zeros(64)}, "64 integers"),
+        ({"labels": np.full(64, 4)}, "from 0 to 3"),
         ({"images": np.zeros((64, 5, 5, 1), np.float32)}, "12, 12, 1"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 1.5}, "batch_size"),

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_rram import Chip, StuckAtZero, population, recalibrate_batch_norm, to_drop_connect
+from keras_rram import (
+    Chip,
+    StuckAtZero,
+    layers,
+    population,
+    recalibrate_batch_norm,
+    to_drop_connect,
+)
 from keras_rram.chips.chip import program
 from keras_rram.evaluation import two_way_interval
 from keras_rram.faults import parse
@@ -174,6 +181,28 @@ def test_bad_input(network):
         Bench(network, chips[:1], data)
     with pytest.raises(ValueError, match="expected layers out of"):
         Bench(network, chips, data, 10).answers([frozenset({"stemm"})])
+
+
+def with_one_output(activation):
+    base = residual()
+    head = layers.DropConnectDense(1, activation=activation, drop_connect=0.1, name="one")
+    return keras.Model(base.input, head(base.get_layer("pool").output), name="own")
+
+
+def test_one_sigmoid_says_yes_or_no():
+    model, (x, labels) = with_one_output("sigmoid"), images()
+    y, chips = labels % 2, population(RATE, 3)
+    bench = Bench(StagedNetwork(model), chips, (x, y))
+    found = bench.answers(subsets(("stem", "one")))
+    for placement, answers in found.items():
+        for chip, right in zip(chips, answers, strict=True):
+            wanted = outputs_by_hand(model, chip, placement, x)[:, 0]
+            np.testing.assert_array_equal(right, (wanted > 0.5) == (y == 1))
+    assert {bool(one) for answers in found.values() for one in answers[0]} == {True, False}
+    with pytest.raises(ValueError, match="from 0 to 1.*labels to 2"):
+        Bench(StagedNetwork(model), chips, (x, labels))
+    with pytest.raises(ValueError, match=r"'own' with one output.*Dense\(2\)"):
+        Bench(StagedNetwork(with_one_output(None)), chips, (x, y))
 
 
 def test_models_that_cannot_be_cut():

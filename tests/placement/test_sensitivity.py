@@ -1,8 +1,9 @@
+import keras
 import numpy as np
 import pytest
 from scipy import stats
 
-from keras_rram import StuckAtZero, models, population
+from keras_rram import StuckAtZero, layers, models, population
 from keras_rram.placement import (
     Bench,
     StagedNetwork,
@@ -95,6 +96,31 @@ def test_the_estimate_is_the_expected_change_of_the_loss():
     assert found["head"].second == pytest.approx(np.mean(np.square(products)) / 2, rel=1e-3)
     assert found["head"].loss == found["head"].first + found["head"].second
     assert found["both"].second != found["head"].second
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_the_estimate_takes_probabilities(activation):
+    """The gradient of the cross entropy through one dense layer, by NumPy."""
+    units = 1 if activation == "sigmoid" else 3
+    head = layers.DropConnectDense(
+        units, activation="sigmoid" if units == 1 else None, drop_connect=0.1, name="head"
+    )
+    behind = [] if units == 1 else [keras.layers.Softmax()]
+    model = keras.Sequential([keras.Input((5,)), head, *behind])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 5)).astype("float32"), rng.integers(0, 2, 20)
+    chips = population(StuckAtZero(0.3), 4)
+    found = estimate_sensitivity(model, chips, (x, y), {"all": ("head",)})["all"]
+    kernel = np.asarray(head.kernels["kernel"], np.float64)
+    logits = x @ kernel
+    if units == 1:
+        error = 1 / (1 + np.exp(-logits)) - y[:, None]
+    else:
+        error = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - np.eye(3)[y]
+    moved = np.stack([(chip.faults(model)["head/kernel"].mask - 1) * kernel for chip in chips])
+    products = np.einsum("nr,nc,krc->nk", x, error, moved)
+    assert found.first == pytest.approx(products.mean(), rel=1e-4)
+    assert found.second == pytest.approx((products**2).mean() / 2, rel=1e-4)
 
 
 def test_estimates_rank_layers_as_measurements_do():

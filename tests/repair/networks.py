@@ -38,6 +38,26 @@ def network(rate=0.3, seed=1):
     return model
 
 
+def activated(first="relu", second="relu", use_bias=True, rate=0.0):
+    """Dense layers with activations of their own in front of batch normalization."""
+    options = {"drop_connect": rate, "use_bias": use_bias}
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.DropConnectDense(5, activation=first, name="one", **options),
+            keras.layers.BatchNormalization(name="one_bn"),
+            layers.DropConnectDense(6, activation=second, name="two", **options),
+            keras.layers.BatchNormalization(name="two_bn"),
+            layers.DropConnectDense(3, name="head", **options),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.dtype == "float32" and "fault" not in variable.name and len(variable.shape):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
 def settled(model):
     """Gives a network biases, and the statistics of its own data, as training does."""
     recalibrate_batch_norm(model, images(200, seed=3), keep=True)

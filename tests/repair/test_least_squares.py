@@ -12,7 +12,7 @@ from keras_rram.repair.least_squares import LeastSquares, bounded_solutions
 from keras_rram.repair.patches import matrices, patches
 from keras_rram.repair.remapping import Remapping
 from tests.helpers import to_numpy
-from tests.repair.networks import images, network, statistics
+from tests.repair.networks import activated, images, network, statistics
 
 RIDGE = 0.05
 
@@ -126,3 +126,27 @@ def test_options_and_text():
     )
     joined = BatchNormRecalibration(images()).then(one)
     assert joined.access_tier == "C" and joined.fingerprint.count("+") == 1
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_in_front_of_an_activation_the_sums_have_the_mean_of_the_healthy_ones(use_bias):
+    """With a bias exactly; without one the fit is of the sums as they are, by NumPy."""
+    model, chip = activated(use_bias=use_bias), Chip(StuckAtZero(0.3), seed=1)
+    data = np.random.default_rng(5).normal(1.0, 1.0, size=(200, 4)).astype("float32")
+    layer = model.get_layer("one")
+    bias = to_numpy(layer.bias) if use_bias else 0.0
+    kernel, mask = to_numpy(layer.kernels["kernel"]), chip.faults(model)["one/kernel"].mask
+    with chip.program(model), LeastSquares(data, ridge=RIDGE)(model, chip):
+        fitted = to_numpy(layer.effective_kernel())
+        moved = to_numpy(layer.bias) if use_bias else 0.0
+    if use_bias:
+        expected = (data @ kernel + bias).mean(0)
+        np.testing.assert_allclose((data @ fitted + moved).mean(0), expected, rtol=1e-4)
+        return
+    penalty, limit = np.sqrt(RIDGE * np.mean((data**2).sum(0))), np.abs(kernel).max()
+    for column in range(kernel.shape[1]):
+        kept = mask[:, column] != 0
+        stacked = np.concatenate([data, penalty * np.eye(4)])[:, kept]
+        wanted = np.concatenate([data @ kernel[:, column], penalty * kernel[:, column]])
+        exact = lsq_linear(stacked, wanted, (-limit, limit), tol=1e-12).x
+        np.testing.assert_allclose(fitted[kept, column], exact, atol=1e-4)

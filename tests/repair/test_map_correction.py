@@ -8,9 +8,10 @@ from keras_rram import Chip, StuckAtZero, layers
 from keras_rram.faults import StuckCells
 from keras_rram.repair.batch_norm import BatchNormRecalibration
 from keras_rram.repair.input_means import clipped_moments
+from keras_rram.repair.learned_correction import LearnedCorrection
 from keras_rram.repair.map_correction import MapCorrection, MeanRead
 from tests.helpers import to_numpy
-from tests.repair.networks import images, network, statistics
+from tests.repair.networks import activated, images, network, statistics
 
 
 @pytest.mark.parametrize("most", [None, 6.0])
@@ -160,3 +161,72 @@ def test_layers_of_unknown_effect_need_images():
         MapCorrection()(model, chip)
     with pytest.raises(ValueError, match="moments"):
         MapCorrection(moments="variance")
+
+
+def rows(count=200):
+    return np.random.default_rng(5).normal(size=(count, 4)).astype("float32")
+
+
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_behind_an_activation_the_bias_takes_the_shift_of_the_sums(is_measured):
+    """By NumPy; the batch normalization, which sees what the activation makes, stays."""
+    rate, data, chip = 0.2, rows(), Chip(StuckAtZero(0.4), seed=1)
+    model = activated(rate=rate)
+    before, faults = statistics(model), chip.faults(model)
+    biases = {name: to_numpy(model.get_layer(name).bias) for name in ("one", "two", "head")}
+    repair = MapCorrection(data, chips=0) if is_measured else MapCorrection()
+    with chip.program(model), repair(model, chip):
+        after = statistics(model)
+        moved = {name: to_numpy(model.get_layer(name).bias) for name in biases}
+    kernels = {name: to_numpy(model.get_layer(name).kernels["kernel"]) for name in biases}
+    means = {"one": np.zeros(4), "two": to_numpy(model.get_layer("one_bn").beta)}
+    if is_measured:
+        x = np.maximum(data @ kernels["one"] + biases["one"], 0)
+        bn = model.get_layer("one_bn")
+        x = (x - x.mean(0)) / np.sqrt(x.var(0) + bn.epsilon) * to_numpy(bn.gamma)
+        means = {"one": data.mean(0), "two": (x + to_numpy(bn.beta)).mean(0)}
+    for name, mean in means.items():
+        mask = faults[f"{name}/kernel"].mask
+        shift = ((mask - (1 - rate)) * kernels[name] * mean[:, None]).sum(0)
+        np.testing.assert_allclose(biases[name] - moved[name], shift, rtol=1e-3, atol=1e-5)
+    assert np.abs(biases["two"] - moved["two"]).max() > 0.1
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values)
+
+
+def test_a_read_moves_only_the_statistics_right_behind_a_layer():
+    model, data, chip = activated("linear", "relu"), rows(), Chip(StuckAtZero(0.4), seed=1)
+    before, layer = statistics(model), model.get_layer("one")
+    kernel, mask = to_numpy(layer.kernels["kernel"]), chip.faults(model)["one/kernel"].mask
+    repair = MeanRead(data)
+    repair.check_model(model)
+    with chip.program(model), repair(model, chip):
+        after = statistics(model)
+    expected = data.mean(0) @ (kernel * mask) + to_numpy(layer.bias)
+    np.testing.assert_allclose(after["one_bn"][0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(after["two_bn"], before["two_bn"])
+
+
+def test_the_learned_correction_moves_only_the_statistics_right_behind_a_layer():
+    model, data, chip = activated("linear", "relu", rate=0.2), rows(), Chip(StuckAtZero(0.4))
+    before = statistics(model)
+    with chip.program(model), LearnedCorrection(data, chips=2)(model, chip):
+        after = statistics(model)
+    assert not np.allclose(after["one_bn"], before["one_bn"], rtol=0.01)
+    np.testing.assert_array_equal(after["two_bn"], before["two_bn"])
+
+
+@pytest.mark.parametrize("repair", [MeanRead(rows()), LearnedCorrection(rows(), chips=2)])
+def test_repairs_of_batch_normalization_refuse_models_with_activations_in_front_of_it(repair):
+    model, chip = activated(), Chip(StuckAtZero(0.2))
+    with pytest.raises(ValueError, match="linear activation.*--repair=batch_norm"):
+        repair.check_model(model)
+    with chip.program(model), pytest.raises(ValueError, match="linear activation"):
+        repair(model, chip)
+
+
+@pytest.mark.parametrize("data", [None, rows()])
+def test_a_correction_with_nowhere_to_go_is_an_error(data):
+    model, chip = activated(use_bias=False), Chip(StuckAtZero(0.2))
+    with chip.program(model), pytest.raises(ValueError, match="layers with a bias"):
+        MapCorrection(data)(model, chip)

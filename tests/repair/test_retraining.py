@@ -23,25 +23,54 @@ def loss(model, data, classes):
     return -log[np.arange(len(classes)), classes].mean()
 
 
-def test_the_first_step_is_that_of_adam_on_the_weights_that_work():
+@pytest.mark.parametrize("head", ["logits", "softmax", "softmax layer", "sigmoid"])
+def test_the_first_step_is_that_of_adam_on_the_weights_that_work(head):
     """By NumPy, on a single dense layer: the gradient of the cross entropy through the mask."""
-    layer = layers.DropConnectDense(3, drop_connect=0.3, name="head")
-    model = keras.Sequential([keras.Input((5,)), layer])
+    activation = head if head in ("softmax", "sigmoid") else None
+    units = 1 if head == "sigmoid" else 3
+    layer = layers.DropConnectDense(units, activation=activation, drop_connect=0.3, name="head")
+    behind = [keras.layers.Softmax()] if head == "softmax layer" else []
+    model = keras.Sequential([keras.Input((5,)), layer, *behind])
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(16, 5)).astype("float32"), rng.integers(3, size=16)
+    x, y = rng.normal(size=(16, 5)).astype("float32"), rng.integers(max(units, 2), size=16)
     kernel = to_numpy(layer.kernels["kernel"])
     chip = Chip(StuckAtZero(0.4), seed=1)
     mask = chip.faults(model)["head/kernel"].mask
     repair = Retraining(x, y, steps=1, batch_size=16, learning_rate=1e-3)
+    repair.check_model(model)
     with chip.program(model), repair(model, chip):
         changed = to_numpy(layer.kernels["kernel"])
         assert float(layer.drop_rate) == pytest.approx(0.3)
     logits = x @ (kernel * mask)
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    gradient = x.T @ (probabilities - np.eye(3)[y]) / len(x) * mask
+    if head == "sigmoid":
+        error = 1 / (1 + np.exp(-logits)) - y[:, None]
+    else:
+        error = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - np.eye(3)[y]
+    gradient = x.T @ error / len(x) * mask
     expected = kernel - 1e-3 * gradient / (np.abs(gradient) + 1e-7)
     limit = np.abs(kernel).max()
     np.testing.assert_allclose(changed, np.clip(expected, -limit, limit), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "classes", "message"),
+    [
+        (1, None, 2, "expected a classifier.*behind no sigmoid"),
+        (4, "sigmoid", 2, "expected a classifier.*behind a sigmoid"),
+        (1, "sigmoid", 3, "from 0 to 1"),
+        (3, None, 5, "from 0 to 2"),
+    ],
+)
+def test_a_model_that_is_no_classifier_of_the_labels_is_refused(
+    units, activation, classes, message
+):
+    head = layers.DropConnectDense(units, activation=activation, drop_connect=0.1)
+    model = keras.Sequential([keras.Input((5,)), head])
+    repair, chip = Retraining(np.zeros((8, 5)), np.arange(8) % classes), Chip(StuckAtZero(0.1))
+    with pytest.raises(ValueError, match=message):
+        repair.check_model(model)
+    with chip.program(model), pytest.raises(ValueError, match=message):
+        repair(model, chip)
 
 
 @pytest.mark.parametrize(
