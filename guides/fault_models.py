@@ -56,8 +56,8 @@ for text in texts[::4] if FAST else texts:
 """
 ## Several at once
 
-`+` is one after the other: each changes the weights that no earlier one has stuck. `&` is about
-the same cells: a cell that is stuck does not vary.
+`+` is one after the other: a weight that one has stuck stays as it is, unless a later one sticks
+it elsewhere. `&` is about the same cells, in order: put stuck cells last, and they do not vary.
 """
 
 both = "stuck_at_zero:rate=0.05+lognormal_variation:sigma=0.2"

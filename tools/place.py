@@ -256,7 +256,8 @@ def _search(search: Any, path: pathlib.Path, fingerprint: Any) -> dict[str, list
         measured = measure_sensitivity(search.bench, search.groups)
         return {row.group: row.alone.estimate for row in measured.rows}
 
-    found, plans = {}, {"random": random_plan(list(search.groups), FLAGS.trials, FLAGS.seed)}
+    found: dict[str, list[Any]] = {}
+    plans = {"random": random_plan(list(search.groups), FLAGS.trials, FLAGS.seed)}
     if {"greedy", "optuna"} & set(FLAGS.ways):
         study = Study(path, "greedy", fingerprint, FLAGS.seed)
         greedy = greedy_plan(study.remember("losses", losses), search.work, FLAGS.trials)

@@ -27,6 +27,7 @@ MAPPINGS: dict[str, CellMapping] = {
 }
 """Name -> the mapping with its defaults, for flags."""
 
+_MOST_VALUES = 10_000  # what a text can say of them
 _PUBLISHED = (0.0904, 0.0175)
 
 
@@ -233,7 +234,7 @@ class StuckAtValues(CellModel):
 
     Attributes:
         rate: share of stuck cells, in `[0, 1)`.
-        values: conductances in siemens, at least one; an array is taken flat.
+        values: conductances in siemens, 1 to 10,000; an array is taken flat.
         mapping: see `CellModel`.
 
     Example:
@@ -254,8 +255,11 @@ class StuckAtValues(CellModel):
         if isinstance(given, np.ndarray):
             given = given.ravel().tolist()
         values = tuple(given) if isinstance(given, list | tuple) else (given,)
-        if not values:
-            raise ValueError("`values` must hold a conductance in siemens. Received: none")
+        if not 1 <= len(values) <= _MOST_VALUES:
+            raise ValueError(
+                f"`values` must hold 1 to {_MOST_VALUES} conductances in siemens. Received: "
+                f"{len(values)} (of more, draw a sample)"
+            )
         for value in values:
             check_conductance("values", value)
         # Python's own numbers, also of a list of NumPy's: a text can say no others.

@@ -19,8 +19,9 @@ class Composed:
     """What several fault models do to one kernel, one after the other.
 
     `effective = (kernel * mask_1 + offset_1) * mask_2 + offset_2` and so on, in the order of
-    `models`, and a weight that is stuck stays stuck, see `in_turn`. Say weights that are lost, then
-    the variation of conductances, then lost columns. Each model has a generator of its own, seeded
+    `models`, and a weight that is stuck stays as it is, unless a later model sticks it elsewhere,
+    see `in_turn`. Say weights that are lost, then the variation of conductances, then lost columns.
+    Each model has a generator of its own, seeded
     by the kernel's in the same order: what one draws does not depend on the parameters of the
     others, and a chip's faults at a higher rate contain those at a lower one where each model's do.
 

@@ -19,7 +19,9 @@ from typing import Any, NoReturn, TypeVar
 
 Record = TypeVar("Record")
 
-_LONGEST = 4096  # characters; bounds the depth of parentheses too
+_LONGEST = 1 << 20  # characters
+_DEEPEST = 16  # parentheses within parentheses
+_SHOWN = 200  # characters around a place, in a message
 _NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)"
 _TOKENS = re.compile(
     rf"""\s*(?:
@@ -54,8 +56,8 @@ class Reader:
                 f"{len(text)}"
             )
         self._tokens: list[tuple[str, str, int]] = []
-        end = 0
-        while text[end:].strip():
+        end, stop = 0, len(text.rstrip())
+        while end < stop:
             match = _TOKENS.match(text, end)
             if match is None:
                 place = end + len(text[end:]) - len(text[end:].lstrip())
@@ -64,7 +66,7 @@ class Reader:
             self._tokens.append((kind, match[kind], match.start(kind)))
             end = match.end()
         self._tokens.append(("end", "", len(text)))
-        self._next = 0
+        self._next = self._depth = 0
 
     @property
     def place(self) -> int:
@@ -137,7 +139,10 @@ class Reader:
 
     def fail(self, place: int, message: str) -> NoReturn:
         """Raises ValueError that shows a place in the text."""
-        marked = f"{self._text[:place]}<HERE>{self._text[place:]}"
+        before, after = self._text[:place], self._text[place:]
+        before = before if len(before) <= _SHOWN else f"...{before[-_SHOWN:]}"
+        after = after if len(after) <= _SHOWN else f"{after[:_SHOWN]}..."
+        marked = f"{before}<HERE>{after}"
         raise ValueError(f"{self._what} '{marked}', at character {place + 1}: {message}.") from None
 
     def _pair(self, record: Any, name: str, values: dict[str, Any], places: dict[str, int]) -> None:
@@ -168,8 +173,12 @@ class Reader:
         if kind == "word" and self.takes("("):
             if value not in self._nested:
                 self.fail(place, f"'{value}' has no keys. Known: {', '.join(self._nested)}")
+            self._depth += 1
+            if self._depth > _DEEPEST:
+                self.fail(place, f"expected at most {_DEEPEST} parentheses within each other")
             is_empty = self.takes(")")
             found = self.fields(self._nested[value], value, place, not is_empty)
+            self._depth -= 1
             if not is_empty and not self.takes(")"):
                 self.fail(self.place, f"expected ',' and another key of {value}, or ')'")
             return found

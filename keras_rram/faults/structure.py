@@ -136,7 +136,8 @@ class ColumnFaults(StructuredFaults):
     """Each bit line of a tile fails with probability `rate`: all its weights read as zero.
 
     An output of the layer loses the part of its sum that the tile computes: of a depthwise kernel
-    that is a whole channel. The variance of the number of faults is that of `RowFaults`.
+    that is a whole channel, but for those that two tiles share. The variance of the number of
+    faults is that of `RowFaults`.
 
     Attributes:
         rate: fault rate in `[0, 1)`, of lines and so of weights.

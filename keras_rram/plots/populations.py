@@ -59,7 +59,8 @@ def accuracy_against_rate(
     if label is not None and isinstance(results, Mapping):
         raise ValueError("expected label= with one curve. Received: curves that have names")
     named = results if isinstance(results, Mapping) else {label or "mean": results}
-    _check(result for curve in named.values() for result in curve)
+    for curve in named.values() or [()]:
+        _check(curve)
     figure, (axes,) = axes_for(ax)
     is_single = len(named) == 1
     for number, (name, curve) in enumerate(named.items()):
@@ -132,6 +133,8 @@ def chip_distribution(
     """
     ordered = _full(results, "the distribution over chips")
     figure, (axes,) = axes_for(ax, width=max(4.0, 2.2 + 1.0 * len(ordered)))
+    counts = sorted({len(result.chips) for result in ordered})
+    said = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     # A fixed pattern instead of random jitter: the same result gives the same file.
     for place, result in enumerate(ordered):
         count = len(result.chips)
@@ -145,7 +148,7 @@ def chip_distribution(
             alpha=max(0.25, min(0.8, 30 / count)),
             markeredgewidth=0,
             zorder=2,
-            label=f"chip ({count} at each rate)" if place == 0 else None,
+            label=f"chip ({said} at each rate)" if place == 0 else None,
         )
     line = {"color": COLOURS[1], "linewidth": 1.5}
     axes.boxplot(

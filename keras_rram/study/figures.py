@@ -4,6 +4,7 @@ Each is written twice: as vectors (`.svg`) and as pixels (`.png`).
 """
 
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -236,8 +237,11 @@ def _accuracies(axes: Any, run: Published) -> None:
         axes.axhspan(low - spread, high + spread, color=_STUDY, alpha=0.25, label="the study")
     axes.plot(epochs, curves["accuracy"], color=COLOURS[0], label="training")
     axes.plot(epochs, curves["val_chip_0_accuracy"], ":", color=COLOURS[1], label="first chip")
+    count = sum(re.fullmatch(r"val_chip_\d+_accuracy", name) is not None for name in curves)
     if panel.fault_rate:
-        axes.plot(epochs, curves["val_chip_accuracy"], "--", color=COLOURS[1], label="mean of 5")
+        axes.plot(
+            epochs, curves["val_chip_accuracy"], "--", color=COLOURS[1], label=f"mean of {count}"
+        )
         axes.fill_between(
             epochs,
             curves["val_chip_accuracy_min"],
@@ -245,7 +249,7 @@ def _accuracies(axes: Any, run: Published) -> None:
             color=COLOURS[1],
             alpha=0.15,
             linewidth=0,
-            label="worst to best of 5",
+            label=f"worst to best of {count}",
         )
     width = max(epochs[-1] * 0.04, 0.3)
     for place, name, colour, label in (

@@ -49,9 +49,8 @@ POPULATIONS = {
     "chips_other_scale": (True, False),
     "chips_other_scale_repaired": (True, True),
 }
-"""Folder -> (whether healthy weights have another scale than in training, whether the statistics of
-batch normalization are recalibrated on each chip). The first two are on the scale that the protocol
-evaluates on; the others complete the 2 x 2."""
+"""Folder -> (whether healthy weights are on another scale than the protocol evaluates on, whether
+the statistics of batch normalization are recalibrated on each chip)."""
 
 TIERS = {"A": "chips", "B": "chips_repaired"}
 """Access tier -> its population."""
@@ -356,7 +355,7 @@ def fluctuation(history: Sequence[Mapping[str, float]]) -> dict[str, float] | No
     """
     names = [f"val_chip_{chip}_accuracy" for chip in range(_chips_in(history))]
     settled = history[len(history) // 2 :]
-    if len(names) < 2 or len(settled) < 2:
+    if len(names) < 2 or len(history) < 4:
         return None
     data = np.array([[record[name] for name in names] for record in settled])
     parts = crossed_components(data, ("epoch", "chip"))

@@ -1,5 +1,6 @@
 """What was found, in ten sentences that follow from the verdicts."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -150,14 +151,28 @@ def _why_open(verdict: Verdict) -> str:
 def gains(runs: Sequence[Published]) -> np.ndarray | None:
     """Returns what recalibration, one scale, and both give, in accuracy; None without runs.
 
+    Where a run has kept its answers, on the chips and images that all populations have.
+
     Args:
         runs: finished runs; those with all four `POPULATIONS` count.
     """
     whole = [run for run in runs if set(POPULATIONS) <= set(run.chips)]
     if not whole:
         return None
-    means = np.array([[run.chips[name].mean() for name in POPULATIONS] for run in whole])
+    means = np.array([_means(run) for run in whole])
     return (means[:, 1:] - means[:, :1]).mean(0)
+
+
+def _means(run: Published) -> list[float]:
+    """Returns the mean of each population, on common chips and images where answers were kept."""
+    if run.answers is None:
+        return [float(run.chips[name].mean()) for name in POPULATIONS]
+    images, right = run.answers.images, run.answers.right
+    common = functools.reduce(np.intersect1d, (images[name] for name in POPULATIONS))
+    chips = min(len(right[name]) for name in POPULATIONS)
+    return [
+        float(right[name][:chips, np.isin(images[name], common)].mean()) for name in POPULATIONS
+    ]
 
 
 def _why(runs: Sequence[Published], splits: Sequence[Split]) -> str:

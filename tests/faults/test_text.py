@@ -1,6 +1,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,8 +132,23 @@ def test_errors_show_the_place_and_what_was_expected(text, message):
 
 
 def test_a_text_has_a_length():
-    with pytest.raises(ValueError, match="at most 4096 characters. Received: 4"):
-        parse("stuck_at_zero:rate=" + "drift(seconds=" * 3000)
+    with pytest.raises(ValueError, match="at most 1048576 characters. Received: 1"):
+        parse("stuck_at_zero:rate=" + "9" * (1 << 20))
+
+
+def test_a_text_has_a_depth():
+    with pytest.raises(ValueError, match="at most 16 parentheses") as found:
+        parse("drift:mapping=" + "bit_slices(g_min=" * 3000)
+    assert len(str(found.value)) < 800
+
+
+def test_many_measured_values_are_a_text():
+    """As many as a measurement gives; what `spec` writes, `parse` reads."""
+    values = np.random.default_rng(0).uniform(0, 1e-4, 10_000)
+    model = StuckAtValues(0.1, values)
+    assert parse(spec(model)) == model
+    with pytest.raises(ValueError, match="1 to 10000 conductances.*Received: 10001"):
+        StuckAtValues(0.1, [0.0] * 10_001)
 
 
 @pytest.mark.parametrize("name", NAMES)

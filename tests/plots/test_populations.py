@@ -109,11 +109,20 @@ def test_what_the_figures_show_is_what_the_results_say():
     assert line.get_ydata()[0] == pytest.approx(RESULTS[0].accuracies[:2].mean())
 
 
+def test_the_distribution_says_how_many_chips_there_are_at_each_rate():
+    results = [population(0.1, 8), population(0.2, 3)]
+    (axes,) = axes_of(lambda path: plots.chip_distribution(results, path))
+    assert any(line.get_label() == "chip (3 to 8 at each rate)" for line in axes.lines)
+
+
 def test_nothing_to_draw_is_an_error(tmp_path):
     path = tmp_path / "a.png"
     for draw in (plots.accuracy_against_rate, plots.chip_distribution, plots.convergence):
         with pytest.raises(ValueError, match="at least one result"):
             draw([], path)
+    for curves in ({}, {"a": [], "b": RESULTS}):
+        with pytest.raises(ValueError, match="at least one result"):
+            plots.accuracy_against_rate(curves, path)
     with pytest.raises(ValueError, match="two chips or more"):
         plots.convergence([population(0.1, 1)], path)
     for draw in (plots.chip_distribution, plots.yield_curve):

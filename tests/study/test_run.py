@@ -205,7 +205,7 @@ def test_fluctuation_finds_the_sources_it_is_given():
     assert found["epoch"] == pytest.approx(0.03, rel=0.1)
     assert found["chip"] == pytest.approx(0.05, rel=0.1)
     assert found["epoch:chip"] == pytest.approx(0.01, rel=0.02)
-    assert fluctuation(history[:1]) is None
+    assert fluctuation(history[:3]) is None
     assert fluctuation([{"val_chip_0_accuracy": 0.5}] * 8) is None
 
 

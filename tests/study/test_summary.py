@@ -12,6 +12,7 @@ from keras_rram.study.judgement import gains
 from keras_rram.study.page import _trained_otherwise
 from keras_rram.study.run import POPULATIONS
 from keras_rram.study.sources import split_by_source
+from keras_rram.study.summary import gains as given_back
 from keras_rram.study.summary import longest_trained, summary
 from tests.study.published import answers, published
 
@@ -41,6 +42,25 @@ def test_the_sentences_speak_of_the_longest_training():
     for order in (judged, judged[::-1]):
         said = summary(runs, list(zip(order, order, strict=True)), [])
         assert said[3].endswith("(3C against 3B)* is confirmed in both tiers.")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_recalibration_gives_is_measured_on_common_chips_and_images(keep):
+    """Of fewer images, which are harder, where they are the whole difference."""
+    right = np.zeros((6, 40), bool)
+    right[:, 10:] = True  # the first ten images are hard for every chip
+    part = right[:3, :20]
+    found = {name: part if "repaired" in name else right for name in POPULATIONS}
+    kept = Answers({name: np.arange(one.shape[1]) for name, one in found.items()}, found)
+    run = published("4F", right, keep=False)
+    run = dataclasses.replace(
+        run,
+        chips={name: one.mean(1) for name, one in found.items()},
+        answers=kept if keep else None,
+    )
+    # In the order of `POPULATIONS`: recalibrated, on the other scale, both.
+    expected = [0.0, 0.0, 0.0] if keep else [0.5 - 0.75, 0.0, 0.5 - 0.75]
+    np.testing.assert_allclose(given_back([run]), expected)
 
 
 def test_without_faults_no_sentence_speaks_of_tiers():

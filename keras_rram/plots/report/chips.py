@@ -36,10 +36,22 @@ class Chips:
     commands: Callable[[PopulationResult, ChipResult], dict[str, str]] | None = None
 
     def chip(self, result: PopulationResult, record: ChipResult) -> Chip:
-        """Returns a chip of a result."""
+        """Returns a chip of a result.
+
+        Raises:
+            ValueError: if its fault model has no text.
+        """
         if self.given:
             return self.given[record.index]
-        return Chip(parse(result.fault_model), result.seed, record.index)
+        try:
+            model = parse(result.fault_model)
+        except ValueError as error:
+            raise ValueError(
+                f"Chips of '{result.fault_model:.200}' cannot be drawn again for their layers and "
+                "tiles. Give them, as Chips(given=...), or give a fault model of your own a name: "
+                f"keras_rram.faults.NAMES['name'] = YourModel. ({error})"
+            ) from error
+        return Chip(model, result.seed, record.index)
 
 
 def chip_table(run: str, results: Sequence[PopulationResult]) -> str:
