@@ -1,6 +1,7 @@
 """Tests of the report: what the page says, that it stands alone, and in a browser that it works."""
 
 import base64
+import dataclasses
 import html.parser
 import io
 import re
