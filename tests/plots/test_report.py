@@ -204,3 +204,11 @@ def test_is_readable_without_javascript(browser, page):
     tab.locator("details.chip summary").first.click()
     assert tab.locator("details[open] table").first.is_visible()
     context.close()
+
+
+def test_chips_of_a_fault_model_without_a_name_have_to_be_given(run, tmp_path):
+    """Its text says what it is, and cannot be read back."""
+    results = [dataclasses.replace(one, fault_model="Flip()") for one in run.results]
+    with pytest.raises(ValueError, match=r"Chips\(given=.*faults\.NAMES"):
+        write_report(tmp_path / "report.html", [dataclasses.replace(run, results=results)])
+    assert not list(tmp_path.iterdir())
