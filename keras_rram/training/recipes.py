@@ -268,8 +268,8 @@ RECIPES: dict[str, Recipe] = {
         nesterov=True,
         weight_decay=5e-4,
     ),
-    # Without drops a point above `cifar10_short` of as many epochs; with them no better, see
-    # docs/robust_training.md.
+    # Without drops a point above `cifar10_short` of as many epochs; with several masks no better,
+    # see docs/robust_training.md.
     "cifar10_muon": Recipe(
         optimizer="muon",
         learning_rate=1e-2,
