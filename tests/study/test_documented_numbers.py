@@ -48,6 +48,7 @@ PAGES = {
         "| fifteen b",
         "| three b",
         "| MobileNetV2, ",
+        "| VGG13, ",
         "| centred inputs, last 8",
         "| the same, ",
         "| eight masks a batch, centred",
