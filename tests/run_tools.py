@@ -7,6 +7,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -51,6 +53,34 @@ def run_here(name: str, *arguments: object, code: int = 0) -> str:
     output = printed.getvalue()
     assert found == code, output[-3000:]
     return output
+
+
+@contextlib.contextmanager
+def beside(program: str, *arguments: object, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Runs a program of Python in a process beside this one; it must end well after the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+        _, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors[-3000:]
+
+
+def wait_until(process: subprocess.Popen[str], seconds: float, is_so: Callable[[], bool]) -> None:
+    """Waits for something that a process of `beside` does."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert process.poll() is None, process.stderr.read()[-3000:]  # type: ignore[union-attr]
+        assert time.monotonic() < end, "it makes no progress"
+        time.sleep(0.01)
 
 
 def on_backend(name: str, **others: str) -> dict[str, str]:

@@ -1,11 +1,7 @@
 """Two processes and one folder: the second is refused at once, the first ends whole."""
 
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -14,7 +10,7 @@ import pytest
 from keras_rram.evaluation import load_run
 from keras_rram.export.sidecar import check_described, read_index
 from tests import kills
-from tests.run_tools import ROOT, run_here
+from tests.run_tools import beside, run_here, wait_until
 
 # The tools of the first process, one after the other: they share its start.
 FIRST = """
@@ -47,21 +43,11 @@ def test_the_second_writer_is_refused_and_the_first_ends_whole(tmp_path):
     runs = {
         name: (*job.flags, *fewer[name], f"--out={tmp_path / name}") for name, job in jobs.items()
     }
-    first = subprocess.Popen(
-        [sys.executable, "-c", FIRST, json.dumps([(jobs[n].name, *runs[n]) for n in runs])],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    calls = json.dumps([(jobs[n].name, *runs[n]) for n in runs])
+    with beside(FIRST, calls, seconds=MOST_SECONDS) as first:
         for name, job in jobs.items():
-            end = time.monotonic() + MOST_SECONDS
-            while not has_content(tmp_path / name / job.progress):
-                assert first.poll() is None, first.stderr.read()[-3000:]
-                assert time.monotonic() < end, f"{name} makes no progress"
-                time.sleep(0.01)
+            progress = tmp_path / name / job.progress
+            wait_until(first, MOST_SECONDS, lambda path=progress: has_content(path))
             # It holds still, so that the second one surely comes in the middle.
             first.send_signal(signal.SIGSTOP)
             before, began = files(tmp_path / name), time.process_time()
@@ -71,10 +57,6 @@ def test_the_second_writer_is_refused_and_the_first_ends_whole(tmp_path):
             assert time.process_time() - began < 3
             assert files(tmp_path / name) == before
             first.send_signal(signal.SIGCONT)
-        _, errors = first.communicate(timeout=MOST_SECONDS)
-    finally:
-        first.kill()
-    assert first.returncode == 0, errors[-3000:]
     assert len((tmp_path / "train" / "history.csv").read_text().splitlines()) == 1 + 3
     keras.models.load_model(tmp_path / "train" / "model.keras")
     assert [len(result.chips) for result in load_run(tmp_path / "evaluate")] == [20]
@@ -82,4 +64,4 @@ def test_the_second_writer_is_refused_and_the_first_ends_whole(tmp_path):
     written = sorted((tmp_path / "export").glob("chip_*.tflite"))
     assert len(written) == len(index) == 4
     for path in written:
-        check_described(path, pathlib.Path(path).read_bytes())
+        check_described(path, path.read_bytes())

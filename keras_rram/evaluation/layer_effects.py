@@ -12,7 +12,7 @@ from keras_rram.chips import erase, program
 from keras_rram.chips.inference import ChipInference
 from keras_rram.evaluation.engines.protocol import achieved_rate
 from keras_rram.faults import Fault
-from keras_rram.layers import faulty_layers
+from keras_rram.layers import faulty_layers, faulty_weights
 from keras_rram.layers.roles import role_of
 from keras_rram.repair.calls import Call, replaced_calls
 
@@ -74,7 +74,7 @@ def layer_effects(
             kernel: fault for kernel, fault in faults.items() if kernel.rpartition("/")[0] == name
         }
         shift, scale, lost = moments[name].figures() if name in moments else (0.0, 1.0, 0.0)
-        weights = sum(int(np.prod(kernel.shape)) for kernel in layer.kernels.values())
+        weights = faulty_weights(layer)
         rate = achieved_rate(own, weights)
         found.append(
             LayerEffect(name, role_of(layer), weights, rate, shift, scale, lost, alone(name))

@@ -33,8 +33,8 @@ def faulty_layers(model: keras.Layer) -> dict[str, Any]:
     return found
 
 
-def faulty_weights(model: keras.Model) -> int:
-    """Returns how many weights of a built model faults can reach."""
+def faulty_weights(model: keras.Layer) -> int:
+    """Returns how many weights of a built model, or of one of its layers, faults can reach."""
     return sum(
         int(np.prod(kernel.shape))
         for layer in faulty_layers(model).values()

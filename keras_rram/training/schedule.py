@@ -121,10 +121,10 @@ class DropRates(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes the epoch."""
         self._epoch = epoch
+        has_changed(self.model, self)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the rates of the step."""
-        has_changed(self.model, self)
         self._assign(self.share(self._epoch, batch, (self.params or {}).get("steps")))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,9 +1,6 @@
 import dataclasses
 import json
-import os
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -15,7 +12,7 @@ from keras_rram import Chip, StuckAtZero, data
 from keras_rram.placement import Bench, random_plan
 from keras_rram.training import RECIPES
 from tests.classifiers import classifier, keras_accuracy, right_answers
-from tests.run_tools import ROOT, load_tool, run_main
+from tests.run_tools import ROOT, beside, load_tool, run_main, wait_until
 from tools import resnet_choices
 
 optuna = pytest.importorskip("optuna")
@@ -182,28 +179,12 @@ def test_two_processes_search_one_study(saved, tmp_path, capsys):
         f"--model={saved}", "--fault_rate=0.3", "--trials=4", "--search_chips=4", "--chips=3",
         "--images=120", "--ways=random", f"--out={out}",
     ]  # fmt: skip
-    first = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, begun, go_on, *given],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        end = time.monotonic() + 240
-        while not begun.exists():
-            assert first.poll() is None, first.stderr.read()[-3000:]
-            assert time.monotonic() < end
-            time.sleep(0.05)
+    with beside(HOLDS, begun, go_on, *given, seconds=240) as first:
+        wait_until(first, 240, begun.exists)
         run_main("place", *given, "--resume", "--search_only")
         wanted = int(capsys.readouterr().out.split("random: ")[1].split()[0]) + 1
         assert not (out / "place.csv").exists()
         go_on.touch()
-        _, errors = first.communicate(timeout=240)
-    finally:
-        first.kill()
-    assert first.returncode == 0, errors[-3000:]
     held = json.loads((out / "place.json").read_text())
     assert held["trials"] == {"random": wanted}
     study = optuna.load_study(study_name="random", storage=f"sqlite:///{out}/study.db")
